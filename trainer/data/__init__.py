@@ -1,0 +1,1 @@
+"""Data sets: random access by index, so that order is arithmetic and resuming is exact."""

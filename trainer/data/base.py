@@ -1,0 +1,87 @@
+"""What a data set is to the trainer: `open(split)` gives `Samples` that are read at random."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.part import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = -100  # PyTorch's ignore_index: a label that is not counted in the loss
+
+Sample = Mapping[str, np.ndarray]
+
+
+class Samples(ABC):
+    """One split, opened: pure random access (the same index always gives the same sample)."""
+
+    spec: Mapping[str, Any]
+    """What a model needs to know to be built: `vocab_size` and `seq_len` for text, `features` and
+    `classes` for tables, `channels`, `height`, `width` and `classes` for images."""
+
+    fingerprint: str
+    """Hex digest of the content and of every knob that changes a sample."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index` as arrays without a batch dimension; `labels` is what the loss is taken on."""
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Stack samples into CPU tensors of shape (batch, ...).
+
+        Arrays of unequal length are padded on the right along their first dimension: `labels`
+        with `IGNORE`, everything else with 0.
+        """
+        import torch
+
+        batch: dict[str, Tensor] = {}
+        for key in samples[0]:
+            arrays = [np.asarray(sample[key]) for sample in samples]
+            if len({array.shape for array in arrays}) == 1:
+                stacked = np.stack(arrays)
+            else:
+                longest = max(array.shape[0] for array in arrays)
+                fill = IGNORE if key == "labels" else 0
+                stacked = np.full((len(arrays), longest, *arrays[0].shape[1:]), fill, arrays[0].dtype)
+                for row, array in zip(stacked, arrays, strict=True):
+                    row[: array.shape[0]] = array
+            batch[key] = torch.from_numpy(stacked)
+        return batch
+
+    def decode(self, ids: Sequence[int]) -> str | None:
+        """The text of token `ids`, or None where samples are not text."""
+        return None
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of `text` (text data only)."""
+        raise TypeError(f"{type(self).__name__} does not hold text")
+
+    def describe(self) -> Mapping[str, Any]:
+        """Facts for the report, plain values (rows, tokens, unigram entropy in nats, source, ...)."""
+        return {"samples": len(self), "fingerprint": self.fingerprint}
+
+
+@dataclass(kw_only=True)
+class Data(Part):
+    """A data set. `open` is cheap after the first time: what it prepares is cached on disk."""
+
+    @abstractmethod
+    def open(self, split: str) -> Samples:
+        """Open split "train" or "eval".
+
+        Safe to call from many processes at once: the first prepares the cache under a file lock.
+
+        Raises:
+            ConfigError: a path that is not there, or content that cannot be used (names file and line).
+        """

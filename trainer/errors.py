@@ -1,0 +1,25 @@
+"""Errors that people read, and the exit status each one stands for."""
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL: a preempted run, to be started again
+
+
+class ConfigError(ValueError):
+    """The command or its config is wrong: nothing was started (exit status 2).
+
+    The message names the key, the value given and what would be right.
+    """
+
+
+class RunError(RuntimeError):
+    """The run failed for a reason that the message explains in full (exit status 1)."""
+
+
+class Stopped(RuntimeError):
+    """The run was asked to stop and can be resumed from its directory (exit status 75)."""
+
+
+def missing_extra(package: str, extra: str, what: str) -> ConfigError:
+    """The error for an optional dependency that is not installed."""
+    return ConfigError(f"{what} needs the package {package!r}, which is not installed. Install it with: pip install 'trainer[{extra}]'")

@@ -1,0 +1,85 @@
+"""What a model is to the trainer: how to build it, and a loss that is a sum over samples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.data.base import IGNORE
+from trainer.part import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainer.data.base import Samples
+
+
+@dataclass(kw_only=True)
+class Model(Part):
+    """A model. `build` gives a plain module; the strategy materialises and distributes it."""
+
+    @abstractmethod
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+        """The module for data of this `spec` (see `Samples.spec`).
+
+        It is called on the meta device: no memory is taken. Every submodule that owns parameters
+        or buffers should have `reset_parameters()` (as PyTorch's own layers do); if one has not,
+        the whole module is built on the CPU of each rank instead.
+
+        Raises:
+            ConfigError: this model does not fit the data, naming the key.
+        """
+
+    def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
+        """The repeated layers, in order: units of sharding, checkpointing and compilation."""
+        return []
+
+    @abstractmethod
+    def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss summed over the valid elements of `batch` (a scalar; never a mean)."""
+
+    def count(self, batch: Mapping[str, Tensor]) -> int:
+        """How many valid elements `loss` sums over in `batch` (CPU tensors, called by the loader)."""
+        labels = batch["labels"]
+        return labels.shape[0] if labels.is_floating_point() else int((labels != IGNORE).sum())
+
+    def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the valid elements of `batch` for evaluation; each is divided by the count."""
+        return {"loss": self.loss(module, batch)}
+
+    def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
+        """Set the initial values of the parameters and buffers that `leaf` itself owns, on the CPU.
+
+        `module` is the whole model that `leaf` is part of. Called with PyTorch's generator seeded
+        from (seed, name of the leaf), so the values are the same under every strategy.
+        """
+        leaf.reset_parameters()  # type: ignore[operator]
+
+    def weights(self) -> Callable[[str], Tensor] | None:
+        """A function from parameter or buffer name to its pre-trained value, or None for fresh ones."""
+        return None
+
+    def decays(self, name: str, parameter: Tensor, owner: nn.Module) -> bool:
+        """Whether weight decay applies to this parameter: not to norms, biases and embeddings."""
+        from torch import nn
+
+        return parameter.ndim >= 2 and not isinstance(owner, nn.Embedding)
+
+    def frozen(self, name: str) -> bool:
+        """Whether the parameter of this canonical name is kept as it is."""
+        return False
+
+    def flops(self, module: nn.Module, spec: Mapping[str, Any]) -> tuple[float, str]:
+        """Floating-point operations of forward and backward per counted element, and the formula.
+
+        Default: 6 per parameter (2 forward, 4 backward; Kaplan et al. 2020, arXiv:2001.08361).
+        `module` may be on the meta device.
+        """
+        numel = sum(p.numel() for p in module.parameters())
+        return 6.0 * numel, "6 x parameters"
+
+    def sample(self, module: nn.Module, samples: Samples, device: Any) -> str | None:
+        """A short text the trained model generates, or None. Called on all ranks with equal inputs."""
+        return None

@@ -1,0 +1,1 @@
+"""Strategies: how one plain model is trained by several processes."""
