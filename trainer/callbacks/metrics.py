@@ -1,0 +1,117 @@
+"""metrics.jsonl and evals.jsonl: one JSON object per line, in the order of the steps.
+
+A number that is not finite is written as null, so that every line is JSON (`jq`, pandas and
+JavaScript refuse NaN).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from trainer.errors import RunError
+from trainer.state import Callback, RunInfo, StepInfo
+
+METRICS = "metrics.jsonl"
+EVALS = "evals.jsonl"
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Remove the lines after `step` from the end of `path`, and what a kill left half written.
+
+    Steps only rise in such a file, so it is read from its end: the cost is that of what is removed.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("r+b") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            end = len(view)
+            while end > 0:
+                start = view.rfind(b"\n", 0, end - 1) + 1
+                record = _record(view[start:end])
+                if record is not None and record["step"] <= step:
+                    break
+                end = start
+            whole = end == 0 or view[end - 1 : end] == b"\n"
+        file.truncate(end)
+        if not whole:
+            file.seek(end)
+            file.write(b"\n")
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in `path`, line by line; a last line that a kill left half written is passed over.
+
+    Raises:
+        RunError: any other line is not an object with a step.
+    """
+    broken = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if broken:
+                raise RunError(f"{path}: line {broken} is not a JSON object with a step; remove that line to go on")
+            record = _record(line)
+            if record is None:
+                broken = number
+            else:
+                yield record
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number in it that is not finite replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def to_line(values: Mapping[str, Any]) -> str:
+    """`values` as one line of JSON; numbers that are not finite become null."""
+    return json.dumps(finite(values), allow_nan=False) + "\n"
+
+
+class Metrics(Callback):
+    """Writes every committed step to metrics.jsonl and every evaluation to evals.jsonl.
+
+    Each line is handed to the system at once: a killed process loses none. On resume both files
+    are cut back to the checkpoint's step.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._files: dict[str, TextIO] = {}
+
+    def on_start(self, run: RunInfo) -> None:
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS, EVALS):
+            cut_back(self._run_dir / name, run.first_step - 1)
+            self._files[name] = (self._run_dir / name).open("a", encoding="utf-8", buffering=1)
+
+    def on_step(self, info: StepInfo) -> None:
+        self._files[METRICS].write(to_line(vars(info)))
+
+    def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._files[EVALS].write(to_line({"step": step, **metrics}))
+
+    def on_checkpoint(self, step: int, path: Path) -> None:
+        # A run resumed from this checkpoint does not repeat these lines: they must outlast a power cut as it does.
+        for file in self._files.values():
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
