@@ -1,0 +1,103 @@
+"""`model=gpt`: a decoder in plain PyTorch in the shape of Llama (its module: trainer/models/gpt_module.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import ConfigError
+from trainer.models.language import LanguageModel, data_vocab
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass
+class RopeScaling:
+    """Llama 3.1's stretching of the rotary wavelengths to longer contexts (arXiv:2407.21783)."""
+
+    factor: float = 8.0
+    """How much the long wavelengths are stretched."""
+    low_freq_factor: float = 1.0
+    """Wavelengths above original_max_seq_len / this are stretched in full."""
+    high_freq_factor: float = 4.0
+    """Wavelengths below original_max_seq_len / this stay as they are."""
+    original_max_seq_len: int = 8192
+    """The context before stretching."""
+
+
+@dataclass(kw_only=True)
+class GPT(LanguageModel):
+    """Llama's decoder (Touvron et al. 2023, arXiv:2302.13971) with grouped-query attention. About 3 M parameters by default."""
+
+    layers: int = 4
+    """Number of blocks."""
+    dim: int = 256
+    """Width of the residual stream."""
+    heads: int = 4
+    """Query heads; `dim` is a multiple of it."""
+    kv_heads: int | None = None
+    """Key and value heads, each shared by heads / kv_heads query heads; null: as many as `heads`."""
+    ffn_dim: int | None = None
+    """Inner width of SwiGLU; null: 8/3 of `dim`, rounded up to a multiple of 64."""
+    vocab_size: int | None = None
+    """Null: the vocabulary of the data."""
+    max_seq_len: int | None = None
+    """Longest sequence that is accepted; null: the data's. No parameter depends on it."""
+    rope_theta: float = 10000.0
+    """Base of the rotary wavelengths."""
+    rope_scaling: RopeScaling | None = None
+    """Null: none."""
+    norm_eps: float = 1e-5
+    """Epsilon of RMSNorm."""
+    tie_embeddings: bool = False
+    """The output projection is the input embedding."""
+    dropout: float = 0.0
+    """Of the embedding and of what each attention and feed-forward adds to the residual stream."""
+
+    def validate(self) -> None:
+        super().validate()
+        for name in ("layers", "dim", "heads", "kv_heads", "ffn_dim", "vocab_size", "max_seq_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"model.{name}={value}: must be at least 1")
+        if self.dim % self.heads:
+            raise ConfigError(f"model.heads={self.heads}: does not divide model.dim={self.dim}")
+        if self.dim // self.heads % 2:
+            raise ConfigError(f"model.heads={self.heads}: model.dim / model.heads = {self.dim // self.heads} must be even for rotary positions")
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ConfigError(f"model.kv_heads={self.kv_heads}: does not divide model.heads={self.heads}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+        from trainer.models.gpt_module import Decoder
+
+        vocab, length = data_vocab("gpt", spec), int(spec["seq_len"])
+        if self.vocab_size is not None and vocab > self.vocab_size:
+            raise ConfigError(f"model.vocab_size={self.vocab_size}: the data has token ids up to {vocab - 1}; give at least {vocab}, or null")
+        if self.max_seq_len is not None and length > self.max_seq_len:
+            raise ConfigError(f"model.max_seq_len={self.max_seq_len}: the data has sequences of {length}; give at least {length}, or null")
+        return Decoder(
+            layers=self.layers,
+            dim=self.dim,
+            heads=self.heads,
+            kv_heads=self.kv_heads or self.heads,
+            ffn_dim=self.ffn_dim or -(-8 * self.dim // (3 * 64)) * 64,
+            vocab_size=self.vocab_size or vocab,
+            rope_theta=self.rope_theta,
+            rope_scaling=self.rope_scaling,
+            norm_eps=self.norm_eps,
+            tie_embeddings=self.tie_embeddings,
+            dropout=self.dropout,
+        )
+
+    def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
+        return list(module.layers)  # type: ignore[arg-type]
+
+    def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return module(batch["input_ids"], labels=batch["labels"], document_ids=batch.get("document_ids"))
+
+    def attention_size(self, module: nn.Module) -> tuple[int, int]:
+        return self.layers, self.dim
