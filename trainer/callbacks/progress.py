@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections import deque
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from trainer.state import Callback, RunInfo, StepInfo
 
-WINDOW = 50  # steps that the numbers shown are averaged over
+WINDOW = 50  # steps that speed, MFU and time left are averaged over
+LAST_STEPS = 20  # whose mean loss is given at the end
 REDRAW_SECONDS = 0.1
 
 
@@ -35,12 +37,16 @@ def seconds_left(recent: Sequence[StepInfo], last_step: int) -> float:
     return (last_step - recent[-1].step) * sum(info.step_seconds for info in recent) / len(recent)
 
 
-def count(value: float) -> str:
-    """A large number in few characters: 950, 12.3k, 4.56M."""
+def count(value: float, space: str = "") -> str:
+    """A number in three digits: 950, 12.3k, 4.56M."""
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{unit}" if abs(value) < 999.5 * limit else f"{value / limit:.0f}{unit}"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+        if abs(value) >= 0.9995 * limit:
+            return f"{_digits(value / limit)}{space}{unit}"
+    return f"{_digits(value)}{space}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.3g}"
 
 
 def size(number: int) -> str:
@@ -74,7 +80,7 @@ def describe_run(run: RunInfo) -> list[str]:
         f"model     {run.parameters:,} parameters",
         f"data      {facts}",
     ]
-    peak = f"{count(run.peak_flops)}FLOP/s" if math.isfinite(run.peak_flops) else "unknown, so MFU is not shown"
+    peak = f"{count(run.peak_flops, ' ')}FLOP/s" if math.isfinite(run.peak_flops) else "unknown, so MFU is not shown"
     lines.append(
         f"MFU       FLOP per token x tokens/s / peak; FLOP per token: {run.flops_formula} = {count(run.flops_per_token)}; "
         f"peak of all processes: {peak} ({run.peak_source})"
@@ -97,7 +103,8 @@ def describe_end(run: RunInfo, recent: Sequence[StepInfo], last_eval: tuple[int,
     at = recent[-1].step if recent else run.first_step - 1
     lines = [f"finished  step {at}" if status == "finished" else f"{status}   at step {at} of {run.max_steps}: the same command goes on from here"]
     if recent:
-        loss = f"train     loss {mean_over_tokens(recent):.4f}{unit} over the last {len(recent)} steps"
+        newest = list(recent)[-LAST_STEPS:]
+        loss = f"train     loss {mean_over_tokens(newest):.4f}{unit} over the last {len(newest)} step{'' if len(newest) == 1 else 's'}"
         lines.append(loss if entropy is None else f"{loss}, unigram entropy of the data {entropy:.4f}{unit}")
     if last_eval is not None:
         step, metrics = last_eval
@@ -131,11 +138,14 @@ class Progress(Callback):
         for line in describe_run(run):
             self._say(line)
         if self._err.isatty():
+            unknown = 0 in os.get_terminal_size(self._err.fileno())  # tqdm would draw nothing
             self._bar = tqdm(
                 total=run.last_step,
                 initial=run.first_step - 1,
                 file=self._err,
-                dynamic_ncols=True,
+                ncols=80 if unknown else None,
+                nrows=24 if unknown else None,
+                dynamic_ncols=not unknown,
                 bar_format="{n_fmt}/{total_fmt} |{bar}| {desc}",
             )
 
