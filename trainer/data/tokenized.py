@@ -1,0 +1,148 @@
+"""What all text data shares: how it is tokenised, cut into samples and kept on disk."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from trainer.data.base import Data
+from trainer.data.cache import cached, digest, file_stamp, usable_cpus
+from trainer.data.shards import Unit, write_shards
+from trainer.data.tokenizer import (
+    BYTES_VOCABULARY,
+    ByteTokenizer,
+    Tokenizer,
+    find_tokenizer,
+    import_tokenizer,
+    open_tokenizer,
+    train_bpe,
+)
+from trainer.data.tokens import Documents, Packed, PackedApart, TokenSamples
+from trainer.errors import ConfigError
+
+FORMAT = 1  # of the files in the cache
+BPE_VOCABULARY = 4096
+BPE_TEXT = 256 << 20  # bytes of training text that a BPE is trained on at most
+
+
+class TokenizerKind(Enum):
+    """bytes: no vocabulary to make; bpe: trained here on the training split; hf: a tokenizer.json."""
+
+    bytes = "bytes"
+    bpe = "bpe"
+    hf = "hf"
+
+
+@dataclass(kw_only=True)
+class TokenizedText(Data):
+    """Text as token samples. Subclasses say where the text is."""
+
+    seq_len: int = 128
+    """Tokens in a sample; at most so many where documents are not packed."""
+    tokenizer: TokenizerKind = TokenizerKind.bytes
+    tokenizer_path: str | None = None
+    """For `tokenizer=hf`: a tokenizer.json, a directory with one, or a hub id."""
+    vocab_size: int | None = None
+    """Size of the vocabulary that models are built for. Null: 257 for bytes, 4096 for bpe, the tokenizer's own for hf."""
+    end_token: str | None = None
+    """For `tokenizer=hf`: the token written after each document. Null: the eos_token of its tokenizer_config.json, if any."""
+    packing: bool = True
+    """Samples are windows over the documents in a row; false: each is the beginning of one document."""
+    block_cross_document_attention: bool = False
+    """With packing: give `document_ids`, so that no token attends to or is predicted from another document."""
+    eval_fraction: float = 0.05
+    """The share of documents, chosen by a stable hash, that make the eval split."""
+    workers: int | None = None
+    """Processes that tokenise, once. Null: one for each CPU this process may use."""
+
+    @abstractmethod
+    def source(self) -> str:
+        """Where the text is from, for people."""
+
+    @abstractmethod
+    def inputs(self) -> tuple[Any, list[Unit]]:
+        """(plain values that change when an input does, the work to tokenise it).
+
+        Raises:
+            ConfigError: an input that is not there or cannot be read.
+        """
+
+    def validate(self) -> None:
+        for key, value in (("seq_len", self.seq_len), ("workers", 1 if self.workers is None else self.workers)):
+            if value < 1:
+                raise ConfigError(f"data.{key}={value}: must be at least 1")
+        if not 0 <= self.eval_fraction < 1:
+            raise ConfigError(f"data.eval_fraction={self.eval_fraction}: must be at least 0 and below 1")
+        if (self.tokenizer is TokenizerKind.hf) != (self.tokenizer_path is not None):
+            raise ConfigError(f"data.tokenizer_path={self.tokenizer_path}: belongs to data.tokenizer=hf, and data.tokenizer={self.tokenizer.name}")
+        if self.end_token is not None and self.tokenizer is not TokenizerKind.hf:
+            raise ConfigError(f"data.end_token={self.end_token}: only for data.tokenizer=hf; data.tokenizer={self.tokenizer.name} has its own")
+        if self.tokenizer is not TokenizerKind.hf and self.vocab_size is not None and self.vocab_size < BYTES_VOCABULARY:
+            raise ConfigError(f"data.vocab_size={self.vocab_size}: data.tokenizer={self.tokenizer.name} needs at least {BYTES_VOCABULARY}")
+        if self.block_cross_document_attention and not self.packing:
+            raise ConfigError("data.block_cross_document_attention=true: needs data.packing=true (unpacked samples hold one document each)")
+
+    def open(self, split: str) -> TokenSamples:
+        stamp, units = self.inputs()
+        tokenizer_stamp = self._tokenizer_stamp()
+        key = digest([FORMAT, stamp, tokenizer_stamp, self.vocab_size])
+        directory, index = cached("text", key, lambda place: self._build(place, units))
+        tokenizer = open_tokenizer(directory, index["end"], index["vocab_size"])
+        kind = Documents if not self.packing else PackedApart if self.block_cross_document_attention else Packed
+        self._check_size(split, index["splits"][split])
+        return kind(directory, index, split, tokenizer, self.seq_len, self.source())
+
+    def _check_size(self, split: str, facts: dict[str, Any]) -> None:
+        if facts["documents"] == 0:
+            raise ConfigError(self.empty_split(split))
+        if self.packing and facts["tokens"] <= self.seq_len:
+            tokens = facts["tokens"]
+            raise ConfigError(
+                f"data.seq_len={self.seq_len}: the {split} split of {self.source()} has {tokens} tokens, "
+                f"less than one sample of {self.seq_len} + 1; at most {tokens - 1} is possible"
+            )
+
+    def empty_split(self, split: str) -> str:
+        """The message for a split without a document."""
+        if split == "eval":
+            return f"data.eval_fraction={self.eval_fraction}: no document of {self.source()} fell into the eval split; a larger fraction is needed"
+        return f"data: {self.source()} holds no text to train on"
+
+    def _tokenizer_stamp(self) -> Any:
+        if self.tokenizer is TokenizerKind.bytes:
+            return "bytes"
+        version = importlib.metadata.version("tokenizers")
+        if self.tokenizer_path is None:
+            return ["bpe", version, BPE_TEXT]
+        return ["hf", version, self.end_token, file_stamp(find_tokenizer(self.tokenizer_path))]
+
+    def _build(self, place: Path, units: Sequence[Unit]) -> dict[str, Any]:
+        tokenizer = self._make_tokenizer(place, units)
+        vocab_size = max(self.vocab_size or 0, tokenizer.size) if self.tokenizer is not TokenizerKind.hf else self.vocab_size or tokenizer.size
+        workers = self.workers or usable_cpus()
+        return {**write_shards(place, units, tokenizer, vocab_size, workers), "end": tokenizer.end, "tokenizer": self.tokenizer.name}
+
+    def _make_tokenizer(self, place: Path, units: Sequence[Unit]) -> Tokenizer:
+        if self.tokenizer is TokenizerKind.bytes:
+            return ByteTokenizer()
+        if self.tokenizer is TokenizerKind.bpe:
+            return train_bpe(_training_text(units), self.vocab_size or BPE_VOCABULARY, place)
+        assert self.tokenizer_path is not None  # checked by `validate`
+        return import_tokenizer(find_tokenizer(self.tokenizer_path), self.end_token, place)
+
+
+def _training_text(units: Sequence[Unit]) -> Iterator[str]:
+    """Text of the training split, from all units alike, at most `BPE_TEXT` bytes."""
+    for unit in units:
+        left = BPE_TEXT // len(units)
+        for split, document in unit.documents():
+            if split != "train" or left <= 0:
+                continue
+            for text in document.pieces:
+                yield text
+                left -= len(text)

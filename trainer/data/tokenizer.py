@@ -1,0 +1,165 @@
+"""Tokenizers: text to ids and back. `tokenizers` is imported only by those that need it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trainer.errors import ConfigError, missing_extra
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
+END_OF_TEXT = "<|endoftext|>"
+FILE = "tokenizer.json"
+BYTES_VOCABULARY = 257
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back. A small value that travels to worker processes."""
+
+    end: int | None
+    """The id written after each document; None: nothing is written."""
+    size: int
+    """All ids are below this."""
+    parallel_from: int
+    """Bytes of text from which starting worker processes (about a second) pays."""
+
+    @abstractmethod
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of `text`, a 1-D array of unsigned integers."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, end tokens left out."""
+
+
+@dataclass(frozen=True)
+class ByteTokenizer(Tokenizer):
+    """The bytes of UTF-8 are ids 0 to 255; 256 ends a document."""
+
+    end = 256
+    size = BYTES_VOCABULARY
+    parallel_from = 256 << 20
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class FileTokenizer(Tokenizer):
+    """A tokenizer.json of the `tokenizers` library."""
+
+    path: Path
+    end: int | None
+    size: int
+    parallel_from = 2 << 20
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.asarray(_load(self.path).encode(text, add_special_tokens=False).ids, np.uint32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return _load(self.path).decode([i for i in ids if i != self.end], skip_special_tokens=True)
+
+
+def open_tokenizer(directory: Path, end: int | None, size: int) -> Tokenizer:
+    """The tokenizer whose tokenizer.json is in `directory`; bytes if there is none."""
+    path = directory / FILE
+    return FileTokenizer(path, end, size) if path.exists() else ByteTokenizer()
+
+
+@functools.cache
+def _load(path: Path) -> Backend:
+    """Loaded once per process: parsing a large vocabulary takes a second."""
+    backend = _library().Tokenizer.from_file(str(path))
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _library():
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise missing_extra("tokenizers", "hf", "data.tokenizer=bpe or hf") from error
+    return tokenizers
+
+
+def train_bpe(texts: Iterator[str], vocab_size: int, directory: Path) -> Tokenizer:
+    """Train a byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; on bytes as in GPT-2) and keep it in `directory`."""
+    library = _library()
+    backend = library.Tokenizer(library.models.BPE())
+    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = library.decoders.ByteLevel()
+    alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+    trainer = library.trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    backend.save(str(directory / FILE))
+    return FileTokenizer(directory / FILE, backend.token_to_id(END_OF_TEXT), backend.get_vocab_size())
+
+
+def import_tokenizer(source: Path, end_token: str | None, directory: Path) -> Tokenizer:
+    """Copy the tokenizer.json at `source` into `directory`.
+
+    The end token is `end_token`, or the `eos_token` of the tokenizer_config.json beside it, or none.
+
+    Raises:
+        ConfigError: the file cannot be used, or has no such token.
+    """
+    library = _library()
+    try:
+        backend = library.Tokenizer.from_file(str(source))
+    except Exception as error:  # the library raises bare Exception
+        raise ConfigError(f"data.tokenizer_path: {source}: is not a tokenizer.json: {error}") from error
+    backend.save(str(directory / FILE))
+    name = end_token or _eos_token(source.with_name("tokenizer_config.json"))
+    end = None if name is None else backend.token_to_id(name)
+    if name is not None and end is None:
+        raise ConfigError(f"data.end_token={name}: the tokenizer {source} has no such token")
+    return FileTokenizer(directory / FILE, end, max(backend.get_vocab(with_added_tokens=True).values()) + 1)
+
+
+def _eos_token(config: Path) -> str | None:
+    if not config.exists():
+        return None
+    token = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+    return token["content"] if isinstance(token, dict) else token
+
+
+def find_tokenizer(path: str) -> Path:
+    """The tokenizer.json that `path` names: a file, a directory that holds one, or a hub id (downloaded once).
+
+    Raises:
+        ConfigError: there is none.
+    """
+    place = Path(path)
+    if place.is_file():
+        return place
+    if place.is_dir():
+        if (place / FILE).is_file():
+            return place / FILE
+        raise ConfigError(f"data.tokenizer_path={path}: the directory has no {FILE}")
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+    except ImportError as error:
+        raise missing_extra("huggingface_hub", "hf", f"data.tokenizer_path={path} (no such file or directory, so a hub id)") from error
+    try:
+        found = Path(hf_hub_download(path, FILE))
+        try:
+            hf_hub_download(path, "tokenizer_config.json")
+        except EntryNotFoundError:
+            return found
+    except Exception as error:  # network, permission, name: the hub's own words are the best there are
+        raise ConfigError(f"data.tokenizer_path={path}: no such file or directory, and not found on the hub: {error}") from error
+    return found
