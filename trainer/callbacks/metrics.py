@@ -33,7 +33,7 @@ def cut_back(path: Path, step: int) -> None:
             end = len(view)
             while end > 0:
                 start = view.rfind(b"\n", 0, end - 1) + 1
-                record = _record(view[start:end])
+                record = parse(view[start:end])
                 if record is not None and record["step"] <= step:
                     break
                 end = start
@@ -55,14 +55,15 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             if broken:
                 raise RunError(f"{path}: line {broken} is not a JSON object with a step; remove that line to go on")
-            record = _record(line)
+            record = parse(line)
             if record is None:
                 broken = number
             else:
                 yield record
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes) -> dict[str, Any] | None:
+    """One line of metrics or evaluations; None when it is not whole."""
     try:
         record = json.loads(line)
     except ValueError:

@@ -1,0 +1,165 @@
+"""report.html: one self-contained file, a pure function of a run directory."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.callbacks.progress import count, duration, size
+from trainer.callbacks.record import read_record
+from trainer.report.curves import Series, chart, level
+from trainer.report.style import SCRIPT, STYLE
+from trainer.report.summary import Summary, summarise
+
+REPORT = "report.html"
+STATUS = {
+    "finished": "finished",
+    "stopped": "stopped, resumable",
+    "failed": "failed",
+    "running": "not ended: still running, or killed",
+}
+
+
+def write(run_dir: Path) -> Path:
+    """Write `run_dir`/report.html, whole or not at all, and return its path.
+
+    Works on a finished, stopped, failed or running run.
+
+    Raises:
+        ConfigError: `run_dir` holds no metrics.jsonl.
+        RunError: a line in the middle of a file is broken.
+    """
+    config = run_dir / "config.yaml"
+    text = page(run_dir.resolve().name, config.read_text(encoding="utf-8") if config.is_file() else "", read_record(run_dir), summarise(run_dir))
+    path = run_dir / REPORT
+    partial = path.with_name(f"{REPORT}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) -> str:
+    """The page, from the text of config.yaml (may be empty), run.json (may be empty) and the numbers."""
+    run = record.get("run", {})
+    facts = record.get("facts", {})
+    status = record.get("status", "")
+    lead = [STATUS.get(status, "status not recorded")]
+    if run:
+        lead.append(f"{run['strategy']} on {run['world_size']} x {run['device']}")
+        lead.append(f"{run['parameters']:,} parameters")
+    if record.get("started"):
+        lead.append(f"started {record['started']}" + (f", ended {record['ended']}" if record.get("ended") else ""))
+    sections = [
+        f'<h1>{_escape(name)}</h1><p class="lead"><span class="status {_escape(status)}">{_escape(lead[0])}</span> · {_escape(" · ".join(lead[1:]))}</p>',
+        tiles(run, summary),
+        f'<h2>Curves</h2><div class="charts">{charts(config, run, summary)}</div>' if summary.steps else "<p>No step was recorded.</p>",
+    ]
+    if facts.get("sample"):
+        sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(facts["sample"])}</pre>')
+    tables = [
+        table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "parameters", "device")}),
+        table("Data", run.get("data", {})),
+        table("Hardware", record.get("hardware", {})),
+        table("Versions", record.get("versions", {})),
+        table("Facts at the end", {key: value for key, value in facts.items() if key not in ("sample", "report")}),
+    ]
+    sections.append(f'<div class="tables">{"".join(tables)}</div>')
+    sections.append(sessions(record.get("sessions", [])))
+    if config:
+        sections.append(f"<details open><summary>config.yaml</summary><pre>{_escape(config)}</pre></details>")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{_escape(name)}: training report</title><link rel="icon" href="data:,"><style>{STYLE}</style></head>\n'
+        f"<body><main>{chr(10).join(sections)}</main><script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def tiles(run: Mapping[str, Any], summary: Summary) -> str:
+    """The numbers to see first."""
+    entropy = run.get("data", {}).get("unigram_entropy")
+    unit = "" if entropy is None else " nats"
+    against = "" if entropy is None else f"unigram entropy of the data {entropy:.4f}{unit}"
+    of = f"of {run['max_steps']:,}" if run else ""
+    shown = [("Steps", f"{summary.last:,}", of), ("Tokens", f"{summary.tokens:,}", "")]
+    if summary.loss is not None:
+        shown.append(("Train loss", f"{summary.loss:.4f}{unit}", f"mean of the last {len(summary.recent)} steps; {against}".rstrip("; ")))
+    for key, value in summary.last_eval.items():
+        if key != "step" and value is not None:
+            shown.append((f"Eval {key}", f"{value:.4f}{unit if key == 'loss' else ''}", f"after step {summary.last_eval['step']:,}"))
+    if summary.tokens_per_second is not None:
+        shown.append(("Tokens per second", count(summary.tokens_per_second), "all processes, mean over time"))
+        shown.append(("Time in steps", duration(summary.seconds), f"{summary.data_seconds / summary.seconds:.1%} of it waiting for data"))
+    if summary.mfu is not None:
+        shown.append(("MFU", f"{summary.mfu:.1%}", "model FLOP utilisation, mean over time"))
+    shown.append(("Peak memory", size(summary.memory_bytes), "rank 0"))
+    if summary.not_finite:
+        shown.append(("Not finite", f"{summary.not_finite:,} steps", "loss or gradient norm; gaps in the curves"))
+    items = "".join(f"<div><dt>{_escape(key)}</dt><dd>{_escape(value)}<small>{_escape(note)}</small></dd></div>" for key, value, note in shown)
+    return f'<dl class="tiles">{items}</dl>'
+
+
+def charts(config: str, run: Mapping[str, Any], summary: Summary) -> str:
+    """Loss, gradient norm, learning rate, throughput, memory, time of a step; what the model adds to evaluations."""
+    curves, steps = summary.curves, (summary.first, summary.last)
+    entropy = run.get("data", {}).get("unigram_entropy")
+    max_norm = ((yaml.safe_load(config) or {}).get("optim") or {}).get("max_norm")
+    loss = [Series("train", "train", curves["loss"]), Series("eval", "eval", summary.evals.get("loss", []), dots=True)]
+    norm = [Series("before clipping", "train", curves["grad_norm"])]
+    norms = [value for run_ in curves["grad_norm"] for _, value in run_]
+    drawn = [
+        chart("Loss", loss + ([level("unigram entropy of the data", entropy, steps)] if entropy else []), _number, wide=True),
+        chart("Gradient norm", norm + ([level("clipped to", max_norm, steps)] if max_norm else []), _number, log=bool(norms) and max(norms) > 50 * min(norms)),
+        chart("Learning rate", [Series("rate", "train", curves["lr"])], _number, zero=True),
+        chart("Tokens per second", [Series("all processes", "train", curves["tokens_per_second"])], count, zero=True),
+        chart("Peak memory", [Series("rank 0", "train", curves["memory_bytes"])], lambda value: size(round(value)), zero=True),
+        chart(
+            "Seconds per step",
+            [Series("step", "train", curves["step_seconds"]), Series("waiting for data", "eval", curves["data_seconds"])],
+            _number,
+            zero=True,
+        ),
+    ]
+    drawn += [chart(f"Eval {key}", [Series("eval", "eval", runs, dots=True)], _number) for key, runs in summary.evals.items() if key != "loss"]
+    return "".join(drawn)
+
+
+def table(title: str, values: Mapping[str, Any]) -> str:
+    """Keys and values, or nothing where there are none."""
+    rows = "".join(f'<tr><th scope="row">{_escape(key.replace("_", " "))}</th><td>{_escape(_value(key, value))}</td></tr>' for key, value in values.items())
+    return f"<section><h2>{_escape(title)}</h2><table><tbody>{rows}</tbody></table></section>" if rows else ""
+
+
+def sessions(starts: list[Mapping[str, Any]]) -> str:
+    """How often the run was started, if more than once."""
+    if len(starts) < 2:
+        return ""
+    head = "".join(f'<th scope="col">{_escape(key.replace("_", " "))}</th>' for key in starts[0])
+    rows = "".join("<tr>" + "".join(f"<td>{_escape(_value(key, value))}</td>" for key, value in start.items()) + "</tr>" for start in starts)
+    return f'<h2>Starts</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _value(key: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_value(name, item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value(key, item) for item in value)
+    if key.endswith("bytes") and isinstance(value, int):
+        return size(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _escape(value: Any) -> str:
+    return html.escape(str(value))
