@@ -288,10 +288,20 @@ def to_config(node: DictConfig) -> Config:
     check_keys(node)
     config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
+    if config.strategy is None:
+        config.strategy = default_strategy(config)
     check_values(config)
     if config.run_dir is None:
         config.run_dir = str(Path("runs") / default_name(config))
     return config
+
+
+def default_strategy(config: Config) -> Strategy:
+    """What no strategy means: ddp with several processes, else single."""
+    from trainer.strategies.ddp import DDP
+    from trainer.strategies.single import Single
+
+    return DDP() if config.launcher.world_size(config) > 1 else Single()
 
 
 def default_name(config: Config) -> str:
@@ -302,8 +312,8 @@ def default_name(config: Config) -> str:
     for per_node in config.launcher.per_node():
         plain["launcher"].pop(per_node)
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
-    strategy = "default" if config.strategy is None else config.strategy.name
-    return f"{type(config.model).__name__.lower()}-{strategy}-{digest}"
+    assert config.strategy is not None
+    return f"{type(config.model).__name__.lower()}-{config.strategy.name}-{digest}"
 
 
 def save(config: Config, path: Path) -> None:

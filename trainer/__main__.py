@@ -1,0 +1,16 @@
+"""python -m trainer [+strategy=NAME] [key=value ...]: train, then evaluate, save and report."""
+
+from __future__ import annotations
+
+import sys
+
+from trainer.cli import main
+
+
+def train(config) -> None:  # noqa: ANN001 (Config; named here it would be imported before `--help` is answered)
+    """Launch the workers that `config` asks for."""
+    config.launcher.launch(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main(train, help_text="Train a model under any distributed strategy."))

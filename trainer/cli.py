@@ -1,0 +1,158 @@
+"""From a command line to `Config` objects, or to one error that says what would be right.
+
+Hydra composes. What it does not do is done here: `strategy=x` and `+strategy=x` both work, an
+unknown key is answered with the nearest known one, and every mistake ends with exit status 2.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def groups() -> tuple[set[str], set[str]]:
+    """(groups that the default config selects, groups that it leaves out)."""
+    from trainer.config import config_dir
+
+    every = {entry.name for entry in config_dir().iterdir() if entry.is_dir()} - {"hydra"}
+    text = (config_dir() / "config.yaml").read_text(encoding="utf-8")
+    selected = {name for name in every if re.search(rf"^ *- {name}:", text, re.MULTILINE)}
+    return selected, every - selected
+
+
+def normalise(arguments: Sequence[str]) -> list[str]:
+    """Make `x=` and `+x=` both work for every config group x, as Hydra wants each."""
+    selected, optional = groups()
+    result = []
+    for argument in arguments:
+        match = re.match(r"^(\+{0,2})([A-Za-z_]\w*)(@[\w.]+)?=", argument)
+        name = match[2] if match else None
+        if match and name in optional:
+            argument = "+" + argument[len(match[1]) :]
+        elif match and name in selected:
+            argument = argument[len(match[1]) :]
+        result.append(argument)
+    return result
+
+
+def main(task: Callable[[Any], None], arguments: Sequence[str] | None = None, *, command: str = "python -m trainer", help_text: str = "") -> int:
+    """Compose the config of `arguments` and run `task(config)`; returns the exit status.
+
+    With `-m`/`--multirun`, once for each combination, each in its own run directory.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(_help(command, help_text))
+        return 0
+    try:
+        return _run(task, normalise(arguments), command)
+    except Exception as error:
+        if _wants_traceback():
+            raise
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Print `error` for a person and return its exit status; re-raise what is not meant for one."""
+    if isinstance(error, ConfigError):
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    if isinstance(error, RunError):
+        print(f"run failed: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    if isinstance(error, Stopped):
+        print(f"stopped, resumable: {error}", file=sys.stderr)
+        return EXIT_RESUMABLE
+    raise error
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get(FULL_ERROR, "") == "1"
+
+
+def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int:
+    import hydra
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+    from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+
+    from trainer.config import config_dir, to_config
+    from trainer.errors_config import explain
+
+    Plugins.instance()  # fills the registry, whose sources are then replaced by ones that know parts
+    SourcesRegistry.instance().types.update({source.scheme(): _with_parts(source) for source in (FileConfigSource, ImportlibResourcesConfigSource)})
+    raised: list[Exception] = []
+
+    def run_task(node: DictConfig) -> None:
+        try:
+            task(to_config(node))
+        except Exception as error:  # kept from Hydra, which would print its own lines; the rest of a sweep goes on
+            if len(raised) > 0:
+                report(raised.pop())
+            raised.append(error)
+
+    old_argv, old_full = sys.argv, os.environ.get(FULL_ERROR)
+    sys.argv, os.environ[FULL_ERROR] = [command, *arguments], "1"  # Hydra then raises, instead of printing and exiting with 1
+    try:
+        hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(run_task)()
+    except Exception as error:
+        raised.append(error)
+    finally:
+        sys.argv = old_argv
+        if old_full is None:
+            os.environ.pop(FULL_ERROR, None)
+        else:
+            os.environ[FULL_ERROR] = old_full
+    if raised:
+        raise raised[-1] if _wants_traceback() else explain(raised[-1], arguments)
+    return 0
+
+
+def _with_parts(source: type) -> type:
+    """A config source whose YAMLs are checked against the part that their `_target_` names."""
+    from trainer.config import with_schema
+
+    class PartSource(source):  # type: ignore[misc, valid-type]
+        def load_config(self, config_path: str) -> Any:
+            result = super().load_config(config_path)
+            defaults = result.config.pop("defaults", None) if isinstance(result.config, DictConfig) else None
+            result.config = with_schema(result.config)
+            if defaults is not None:
+                from omegaconf import flag_override
+
+                with flag_override(result.config, "struct", False):
+                    result.config["defaults"] = defaults
+            return result
+
+    return PartSource
+
+
+def _help(command: str, help_text: str) -> str:
+    from trainer.config import config_dir
+
+    lines = [f"usage: {command} [+strategy=NAME] [key=value ...]", ""]
+    if help_text:
+        lines += [help_text, ""]
+    lines.append("Choices (any of them with or without +):")
+    for group in sorted(set.union(*groups())):
+        names = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+        if names:
+            lines.append(f"  {group}={'|'.join(names)}")
+    lines += [
+        "",
+        "Keys: `--cfg job` prints every key with its value, e.g. train.max_steps=100 optim.lr=3e-4 run_dir=DIR",
+        "Sweeps: -m +strategy=ddp,fsdp,zero2 runs each combination in its own directory",
+        "Your own parts: --config-dir DIR adds a directory of YAMLs",
+        "Exit status: 0 done, 1 the run failed, 2 the command or config was wrong, 75 stopped and resumable",
+    ]
+    return "\n".join(lines)

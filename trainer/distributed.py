@@ -1,0 +1,79 @@
+"""The process group: made once by the worker, from whatever launched it, and always taken down."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from trainer.errors import ConfigError, RunError
+
+LISTEN_FD = "TRAINER_LISTEN_FD"  # an already listening socket for rank 0's store: no port can be taken in between
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands, as its launcher set it."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @staticmethod
+    def from_env() -> Place:
+        """From the variables that torchrun and the local launcher set; one process without them."""
+        get = os.environ.get
+        return Place(int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0")))
+
+
+def pick_device(wanted: str, local_rank: int) -> torch.device:
+    """`wanted` is "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: CUDA was asked for and is absent, or has fewer GPUs than processes on this node.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        why = "this PyTorch is built without CUDA" if torch.version.cuda is None else "no usable GPU was found"
+        raise ConfigError(f"train.device=cuda: {why}; use train.device=auto or cpu, or install a CUDA build of PyTorch")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(f"launcher.nproc_per_node: process {local_rank + 1} has no GPU of its own; this node has {torch.cuda.device_count()}")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def init(place: Place, device: torch.device, timeout: timedelta = timedelta(minutes=30)) -> None:
+    """Make the default process group, unless there is one already (Ray makes its own)."""
+    if dist.is_initialized():
+        return
+    backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+    if place.world_size == 1:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        return
+    host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "0"))
+    if host in ("127.0.0.1", "localhost"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if os.uname().sysname == "Darwin" else "lo")
+    try:
+        if LISTEN_FD in os.environ or "TORCHELASTIC_RUN_ID" not in os.environ:
+            fd = os.environ.pop(LISTEN_FD, None)
+            store: dist.Store = dist.TCPStore(
+                host, port, place.world_size, is_master=place.rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=int(fd) if fd else None
+            )
+            dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
+        else:
+            dist.init_process_group(backend, timeout=timeout)
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+            raise RunError(f"launcher.master_port={port}: is in use on {socket.gethostname()}; choose another, or leave it out to take a free one") from error
+        raise RunError(f"could not reach the other processes at {host}:{port} ({str(error).splitlines()[0]})") from error
+
+
+def close() -> None:
+    """Take the process group down (no error where there is none)."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,99 @@
+"""Batches, made ready in threads while the step before runs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.data.base import Samples
+from trainer.models.base import Model
+from trainer.order import Order, micro_batches
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What one rank takes in one step."""
+
+    batches: Sequence[Batch]
+    count: int
+    """Valid elements in all of them."""
+    positions: Sequence[range]
+    """The place of each micro-batch's samples in the order of the data."""
+
+
+class Loader:
+    """Iterates over the steps `first` to `last` for one data rank; `peek_count` looks one ahead."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        model: Model,
+        *,
+        seed: int,
+        global_batch: int,
+        micro_batch: int | None,
+        rank: int,
+        ranks: int,
+        device: torch.device,
+        steps: range,
+        prefetch: int,
+        workers: int,
+    ):
+        self.samples, self.model, self.device = samples, model, device
+        self.order = Order(len(samples), seed)
+        self._share = (global_batch, rank, ranks, micro_batch)
+        self._todo = iter(steps)
+        self._prefetch = prefetch
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+        self._ready: deque[Future[StepBatch]] = deque()
+        self.waited = 0.0
+        """Seconds that the last `next` and the `peek_count` before it waited."""
+        self._peeked = 0.0
+        self._fill()
+
+    def _fill(self) -> None:
+        while len(self._ready) <= self._prefetch and (step := next(self._todo, None)) is not None:
+            self._ready.append(self._pool.submit(self._make, step))
+
+    def _make(self, step: int) -> StepBatch:
+        global_batch, rank, ranks, micro = self._share
+        positions = micro_batches(step, global_batch, rank, ranks, micro)
+        batches = [self.samples.batch([self.order[i] for i in span]) for span in positions]
+        count = sum(self.model.count(batch) for batch in batches)
+        if self.device.type == "cuda":
+            batches = [{key: value.pin_memory() for key, value in batch.items()} for batch in batches]
+        return StepBatch(batches, count, positions)
+
+    def peek_count(self) -> int:
+        """The count of the batch that comes next, 0 after the last."""
+        if not self._ready:
+            return 0
+        start = time.perf_counter()
+        count = self._ready[0].result().count
+        self._peeked = time.perf_counter() - start
+        return count
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        while self._ready:
+            start = time.perf_counter()
+            step_batch = self._ready.popleft().result()
+            self.waited, self._peeked = time.perf_counter() - start + self._peeked, 0.0
+            self._fill()
+            yield StepBatch([to_device(batch, self.device) for batch in step_batch.batches], step_batch.count, step_batch.positions)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """`batch` on `device`, without waiting for the copy."""
+    return batch if device.type == "cpu" else {key: value.to(device, non_blocking=True) for key, value in batch.items()}

@@ -1,0 +1,116 @@
+"""Training steps and evaluation: the same lines for every strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from trainer.config import Config
+from trainer.data.base import Samples
+from trainer.loader import Loader, to_device
+from trainer.materialise import stable_seed
+from trainer.models.base import Model
+from trainer.schedule import lr_factor
+from trainer.strategies.engine import Batch, Engine
+
+
+@dataclass(frozen=True)
+class StepValues:
+    """Results of a step, read."""
+
+    loss: float
+    grad_norm: float
+    count: int
+    bad: bool
+    """No step from the first bad one on moved the model."""
+    bad_ranks: int
+    """How many ranks had a loss that is not finite, and the sum of their numbers."""
+    bad_rank_sum: int
+    stop: bool
+    """Some rank was asked to stop."""
+
+
+class StepResult:
+    """Results of a step on their way from the device: `read` waits for this step alone."""
+
+    def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor):
+        self.step, self.lr, self.data_seconds = step, lr, data_seconds
+        self._event: torch.cuda.Event | None = None
+        self._values = values
+        if values.device.type == "cuda":
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def read(self) -> StepValues:
+        """The values, once the device has them."""
+        if self._event is not None:
+            self._event.synchronize()
+        loss, norm, count, bad, bad_ranks, bad_rank_sum, stop = self._values.tolist()
+        return StepValues(loss, norm, int(count), bool(bad), int(bad_ranks), int(bad_rank_sum), bool(stop))
+
+
+def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, first: int, stop_asked: list[int]) -> Iterator[StepResult]:
+    """Run optimizer steps from `first` on, one for each item of `loader`.
+
+    A step has one small all-reduce beside the strategy's own: loss, the next step's count, and
+    what all ranks must know (a bad loss, a wish to stop), before the optimizer moves.
+    """
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    count = torch.tensor([loader.peek_count()], dtype=torch.float64, device=engine.device)
+    dist.all_reduce(count)
+    place = torch.tensor([0.0, float(rank)], dtype=torch.float64, device=engine.device)
+    for step, item in enumerate(loader, first):
+        micro_batches = iter(item.positions)
+
+        def loss_fn(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+            # Randomness in the model (dropout) is a function of (seed, first sample), so no generator is saved.
+            torch.manual_seed(stable_seed(config.train.seed, "model", next(micro_batches).start))  # noqa: B023
+            return model.loss(module, batch)
+
+        engine.model.train()
+        loss_sum = engine.forward_backward(item.batches, loss_fn, (ranks / count[0]).to(torch.float32))
+        bad = (~torch.isfinite(loss_sum)).to(torch.float64)
+        host = torch.tensor([float(loader.peek_count()), float(bool(stop_asked))], dtype=torch.float64)
+        shared = torch.cat([loss_sum.to(torch.float64).reshape(1), to_device({"host": host}, engine.device)["host"], bad * (place + place.new_tensor([1.0, 0.0]))])
+        dist.all_reduce(shared)
+        loss = shared[0] / count[0]
+        factor = lr_factor(config.optim, step, config.train.max_steps)
+        norm = engine.step(loss, config.optim.max_norm, factor)
+        values = torch.stack([loss, norm.to(torch.float64), count[0], engine.bad.to(torch.float64), shared[3], shared[4], shared[2]])
+        yield StepResult(step, config.optim.lr * factor, loader.waited, values)
+        count = shared[1:2]
+
+
+@torch.no_grad()
+def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int) -> dict[str, float]:
+    """Means of `model.metrics` over the whole of `samples`, exact: sums and counts in fp64.
+
+    Batches of `batch_size` are dealt to the ranks in turn, so each is computed alike on any number
+    of ranks; a rank without one repeats the first with weight 0, because sharded forwards are collectives.
+    """
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    starts = list(range(0, len(samples), batch_size))
+    sums: dict[str, torch.Tensor] = {}
+    count = torch.zeros((), dtype=torch.float64)
+    was_training = engine.model.training
+    engine.model.eval()
+    for turn in range(0, len(starts), ranks):
+        mine = turn + rank < len(starts)
+        start = starts[turn + rank] if mine else 0
+        batch = samples.batch(range(start, min(start + batch_size, len(samples))))
+        if mine:
+            count += model.count(batch)
+        for name, value in engine.metrics(model, to_device(batch, engine.device)).items():
+            total = sums.setdefault(name, torch.zeros((), dtype=torch.float64, device=engine.device))
+            if mine:
+                total += value
+    engine.model.train(was_training)
+    packed = torch.stack([count.to(engine.device), *sums.values()])
+    dist.all_reduce(packed)
+    count_all, *totals = packed.tolist()
+    return {name: total / count_all for name, total in zip(sums, totals, strict=True)}

@@ -1,0 +1,46 @@
+"""Distributed data parallel: every rank holds the whole model; gradients are averaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+from trainer.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from trainer.config import Config
+    from trainer.materialise import Blueprint
+    from trainer.strategies.engine import Engine
+
+
+class FindUnused(Enum):
+    """Whether DDP looks in each backward for parameters that took no part."""
+
+    auto = "auto"
+    true = "true"
+    false = "false"
+
+
+@dataclass(kw_only=True)
+class DDP(Strategy):
+    """`torch.nn.parallel.DistributedDataParallel`."""
+
+    name: ClassVar[str] = "ddp"
+
+    bucket_cap_mb: int | None = None
+    """Size of a gradient bucket in MiB; null: PyTorch's own default."""
+    find_unused_parameters: FindUnused = FindUnused.auto
+    """auto: look in the first step, and go on looking only if a parameter was unused there."""
+
+    def setup(self, blueprint: Blueprint, config: Config, mesh: DeviceMesh) -> Engine:
+        from trainer.optim import make_optimizer, param_groups
+        from trainer.strategies.ddp_engine import DDPEngine
+        from trainer.strategies.engine import transform_blocks
+
+        blueprint.fill(blueprint.module)
+        transform_blocks(blueprint, config)
+        groups = param_groups(blueprint.model, blueprint.module, config.optim.weight_decay)
+        return DDPEngine(blueprint.module, make_optimizer(config.optim, groups), config, blueprint.device, mesh, self)

@@ -1,0 +1,184 @@
+"""One rank's share of a model in training: forward, backward, optimizer step, and its state.
+
+The base is plain PyTorch on one process. A strategy's engine overrides what differs, and nothing
+else differs: batches, loss, clipping and the skipping of a bad step mean the same under all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trainer import precision
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from trainer.config import Config
+    from trainer.materialise import Blueprint
+    from trainer.models.base import Model
+
+Batch = Mapping[str, Tensor]
+LossFn = Callable[[nn.Module, Batch], Tensor]
+
+
+class Engine:
+    """A model, its optimizer and how they move, on one rank."""
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: Config, device: torch.device, mesh: DeviceMesh, model: nn.Module | None = None):
+        self.module = module
+        """The plain module: canonical parameter names."""
+        self.model = module if model is None else model
+        """What is called in forward: the module itself, or the strategy's wrapper around it."""
+        self.optimizer = optimizer
+        self.device = device
+        self.mesh = mesh
+        self.precision = config.train.precision
+        self.lr = config.optim.lr
+        self.trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.buffers = [(name, value) for name, value in self.persistent_buffers() if value.is_floating_point()]
+        self.bad = torch.zeros((), device=device)
+        """1 from the first non-finite loss or norm on: no later step moves the model (read by the loop)."""
+
+    # -- one step -----------------------------------------------------------------------------
+
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
+        """Accumulate gradients of `scale` * loss over the micro-batches; returns the local loss sum.
+
+        `scale` is the number of data ranks / count over the global batch: ranks are averaged.
+        """
+        total = torch.zeros((), device=self.device)
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with self.grad_sync(last):
+                loss = self.forward(loss_fn, batch)
+                self.backward(loss * scale, last)
+            total += loss.detach()
+        return total
+
+    def forward(self, loss_fn: LossFn, batch: Batch) -> Tensor:
+        """`loss_fn` of this rank's model under its precision."""
+        with precision.autocast(self.precision, self.device):
+            return loss_fn(self.model, batch)
+
+    def metrics(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """`model.metrics` under this rank's precision."""
+        with precision.autocast(self.precision, self.device):
+            return model.metrics(self.model, batch)
+
+    def grad_sync(self, last: bool) -> AbstractContextManager:
+        """Surrounds a micro-batch; gradients are exchanged in the `last` one."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradients of `loss`."""
+        loss.backward()
+
+    def step(self, loss: Tensor, max_norm: float, lr_factor: float) -> Tensor:
+        """Clip, step and clear gradients; returns the global gradient norm before clipping.
+
+        `loss` is the global one. If it or the norm is not finite, nothing moves, in this step or a
+        later one, on any rank: the decision is made on the device, so that no GPU waits for it.
+        """
+        self.sync_buffers()
+        for parameter in self.trainable:
+            if parameter.grad is None:  # unused in this step: a zero gradient, as under every strategy
+                parameter.grad = torch.zeros_like(parameter)
+        norm = self.clip(max_norm)
+        self.note_bad(loss, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * lr_factor
+        if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused: skips by itself
+            self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not self.bad.item():
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def sync_buffers(self) -> None:
+        """Average floating-point buffers that belong to the model's state over the ranks (most models have none)."""
+        if self.mesh.size() > 1:
+            for _, buffer in self.buffers:
+                dist.all_reduce(buffer)
+                buffer /= self.mesh.size()
+
+    def note_bad(self, loss: Tensor, norm: Tensor) -> None:
+        """Set `bad` where the loss or the norm is not finite."""
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        self.bad = torch.maximum(self.bad, (~finite).to(self.bad.dtype))
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale gradients to a global norm of at most `max_norm` (0: leave them); the norm before."""
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.trainable if p.grad is not None])
+        if max_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.trainable, max_norm, norm)
+        return norm
+
+    # -- state --------------------------------------------------------------------------------
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Canonical names and this rank's parameters; tied ones once."""
+        return self.module.named_parameters()
+
+    def numel(self) -> int:
+        """Elements of all parameters, tied ones once, over all ranks."""
+        return sum(parameter.numel() for _, parameter in self.named_parameters())
+
+    def full_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, whole value on the CPU) of each parameter in fp32 or fp64, one at a time. A collective."""
+        for name, parameter in self.named_parameters():
+            yield name, _full(parameter.detach()).cpu()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, buffers and optimizer moments under canonical names, as this rank holds them."""
+        state: dict[str, Any] = {f"model.{name}": value.detach() for name, value in self.named_parameters()}
+        state |= {f"model.{name}": value for name, value in self.persistent_buffers()}
+        for name, parameter in self.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if key != "step":  # the same for all: the number of optimizer steps
+                    state[f"optim.{key}.{name}"] = value
+        return state
+
+    def init_optimizer_state(self, step: int) -> None:
+        """Make the optimizer's state exist as after `step` steps, so that it can be loaded in place."""
+        before = [parameter.detach().clone() for parameter in self.trainable]
+        for parameter in self.trainable:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for parameter, value in zip(self.trainable, before, strict=True):
+                parameter.copy_(value)
+                if "step" in self.optimizer.state[parameter]:
+                    self.optimizer.state[parameter]["step"].fill_(step)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over `state`: the dict that `state_dict` returned, its tensors loaded in place."""
+
+    def persistent_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Canonical names and values of buffers that belong to the model's state."""
+        keys = set(self.module.state_dict().keys())
+        return ((name, value) for name, value in self.module.named_buffers() if name in keys)
+
+
+def _full(value: Tensor) -> Tensor:
+    full_tensor = getattr(value, "full_tensor", None)
+    return value if full_tensor is None else full_tensor()
+
+
+def transform_blocks(blueprint: Blueprint, config: Config) -> None:
+    """Activation checkpointing and compilation of each block, in place: names do not change."""
+    from torch.utils.checkpoint import checkpoint
+
+    for block in blueprint.blocks:
+        if config.train.activation_checkpointing:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        if config.train.compile:
+            block.compile()

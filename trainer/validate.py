@@ -1,0 +1,140 @@
+"""What a config must satisfy before anything starts. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.errors import ConfigError
+
+
+def check_keys(node: DictConfig) -> None:
+    """Refuse every key that no dataclass declares, however it was added (Hydra's `+` accepts any).
+
+    Raises:
+        ConfigError: names the key and the nearest known one.
+    """
+    known = list(known_keys(node))
+    for key in _undeclared(node, ""):
+        raise ConfigError(f"unknown key {key!r}{nearest(key, known)}")
+
+
+def known_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Full names of all declared keys of a composed config."""
+    cls = OmegaConf.get_type(node)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        return
+    for item in dataclasses.fields(cls):
+        yield prefix + item.name
+        child = node._get_node(item.name)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from known_keys(child, f"{prefix}{item.name}.")
+
+
+def _undeclared(node: DictConfig, prefix: str) -> Iterator[str]:
+    cls = OmegaConf.get_type(node)
+    structured = isinstance(cls, type) and dataclasses.is_dataclass(cls)
+    declared = {item.name for item in dataclasses.fields(cls)} if structured else set()
+    for key in list(node.keys()):
+        if structured and key not in declared:
+            yield f"{prefix}{key}"
+            continue
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _undeclared(child, f"{prefix}{key}.")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """'; did you mean X?' for the nearest of `known`, comparing whole names, then last parts."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not close:
+        last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+        close = [last[match] for match in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.6)]
+    return f"; did you mean {close[0]!r}?" if close else f" (known: {', '.join(sorted(known)[:12])}, ...)" if known else ""
+
+
+def check_values(config: Any) -> None:
+    """Refuse values and combinations that cannot work.
+
+    Raises:
+        ConfigError: names the key, the value given and what would be right.
+    """
+    train, optim = config.train, config.optim
+    for key, value, least in [
+        ("train.max_steps", train.max_steps, 1),
+        ("train.stop_at", train.stop_at, 1),
+        ("train.global_batch_size", train.global_batch_size, 1),
+        ("train.micro_batch_size", train.micro_batch_size, 1),
+        ("optim.lr", optim.lr, 0),
+        ("optim.weight_decay", optim.weight_decay, 0),
+        ("optim.momentum", optim.momentum, 0),
+        ("optim.max_norm", optim.max_norm, 0),
+        ("optim.warmup_steps", optim.warmup_steps, 0),
+        ("eval.every", config.eval.every, 0),
+        ("eval.batch_size", config.eval.batch_size, 1),
+        ("checkpoint.every", config.checkpoint.every, 0),
+        ("checkpoint.keep", config.checkpoint.keep, 1),
+        ("loader.prefetch", config.loader.prefetch, 1),
+        ("loader.workers", config.loader.workers, 1),
+        ("log.every", config.log.every, 1),
+        ("run.max_restarts", config.run.max_restarts, 0),
+        ("launcher.nproc_per_node", config.launcher.nproc_per_node, 1),
+    ]:
+        if value is not None and not value >= least:
+            raise ConfigError(f"{key}={value}: must be at least {least}")
+    if train.stop_at is not None and train.stop_at > train.max_steps:
+        raise ConfigError(f"train.stop_at={train.stop_at}: is beyond train.max_steps={train.max_steps}; the run ends there anyway")
+    if optim.warmup_steps > train.max_steps:
+        raise ConfigError(f"optim.warmup_steps={optim.warmup_steps}: is more than train.max_steps={train.max_steps}")
+    for key, value in [("optim.decay_fraction", optim.decay_fraction), ("optim.final_ratio", optim.final_ratio)]:
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{key}={value}: must be between 0 and 1")
+    if optim.momentum and optim.name.name != "sgd":
+        raise ConfigError(f"optim.momentum={optim.momentum}: has no effect with optim.name={optim.name.name}; use optim.name=sgd, or optim.betas")
+    from trainer.callbacks.profile import check_profile_steps
+
+    check_profile_steps(config.profile.steps, train.max_steps)
+    for part in (config.model, config.data, config.launcher, *([config.strategy] if config.strategy else [])):
+        part.validate()
+    world_size = config.launcher.world_size(config)
+    check_batch(train.global_batch_size, train.micro_batch_size, world_size)
+    if config.strategy is not None:
+        if config.strategy.elementwise_only and optim.name.name == "adafactor":
+            raise ConfigError(
+                f"optim.name=adafactor: is not elementwise, and strategy={config.strategy.name} cuts its state without regard to tensors; "
+                "use optim.name=adamw, or strategy=ddp"
+            )
+        config.strategy.check(config, world_size)
+
+
+def check_batch(global_batch_size: int, micro_batch_size: int | None, world_size: int) -> None:
+    """Refuse a world size that does not divide the batch, with the nearest that do.
+
+    Raises:
+        ConfigError: names both numbers and the nearest sizes that fit.
+    """
+    if global_batch_size < world_size:
+        raise ConfigError(
+            f"train.global_batch_size={global_batch_size}: is smaller than the {world_size} processes; "
+            f"give at least {world_size}, or run on at most {global_batch_size}"
+        )
+    if global_batch_size % world_size:
+        batches = [world_size * (global_batch_size // world_size), world_size * (global_batch_size // world_size + 1)]
+        divisors = [n for n in range(1, global_batch_size + 1) if global_batch_size % n == 0]
+        worlds = sorted(divisors, key=lambda n: abs(n - world_size))[:2]
+        raise ConfigError(
+            f"train.global_batch_size={global_batch_size}: cannot be divided over {world_size} processes; "
+            f"nearest batch sizes that can: {batches[0]}, {batches[1]}; nearest process counts: {', '.join(map(str, sorted(worlds)))}"
+        )
+    share = global_batch_size // world_size
+    if micro_batch_size is not None and share % micro_batch_size:
+        fits = [n for n in range(1, share + 1) if share % n == 0]
+        near = sorted(sorted(fits, key=lambda n: abs(n - micro_batch_size))[:2])
+        raise ConfigError(
+            f"train.micro_batch_size={micro_batch_size}: does not divide the {share} samples that each of {world_size} processes "
+            f"takes of train.global_batch_size={global_batch_size}; nearest that do: {', '.join(map(str, near))}"
+        )
