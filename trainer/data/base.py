@@ -5,18 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trainer.part import Part
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 IGNORE = -100  # PyTorch's ignore_index: a label that is not counted in the loss
 
-Sample = Mapping[str, np.ndarray]
+Sample: TypeAlias = "Mapping[str, np.ndarray]"
 
 
 class Samples(ABC):
@@ -43,6 +42,7 @@ class Samples(ABC):
         Arrays of unequal length are padded on the right along their first dimension: `labels`
         with `IGNORE`, everything else with 0.
         """
+        import numpy as np
         import torch
 
         batch: dict[str, Tensor] = {}

@@ -40,7 +40,7 @@ def file_stamp(path: Path) -> list[Any]:
         status = path.stat()
     except OSError as error:
         raise unreadable(path, error) from error
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
 
 
 def unreadable(path: Path | str, error: OSError) -> ConfigError:
@@ -59,10 +59,14 @@ def cached(kind: str, key: str, build: Callable[[Path], dict[str, Any]]) -> tupl
         ConfigError: the cache cannot be written, or what `build` raises.
         RunError: the disk is full.
     """
+    return whole(cache_root() / kind / key[:32], build)
+
+
+def whole(place: Path, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """`place`, built as `cached` says if it is not there, and its index."""
     from filelock import FileLock, Timeout
 
-    parent = cache_root() / kind
-    place = parent / key[:32]
+    parent = place.parent
     if (index := _read_whole(place)) is not None:
         return place, index
     try:

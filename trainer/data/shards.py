@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import multiprocessing
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool

@@ -8,11 +8,9 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainer.data.files import file_inputs
-from trainer.data.shards import Unit
-from trainer.data.tokenized import TokenizedText
+from trainer.data.tokenized import Inputs, TokenizedText
 
 LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "__pycache__"})
 """Not the library itself: other packages, its tests, programs, and text for help()."""
@@ -25,7 +23,7 @@ class StandardLibrary(TokenizedText):
     def source(self) -> str:
         return f"the standard library of Python {platform.python_version()}"
 
-    def inputs(self) -> tuple[Any, list[Unit]]:
+    def inputs(self) -> Inputs:
         root = Path(sysconfig.get_path("stdlib"))
         return file_inputs(sorted(_modules(root)), None, self.eval_fraction, "text", None)
 

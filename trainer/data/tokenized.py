@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.data.base import Data
 from trainer.data.cache import cached, digest, file_stamp, usable_cpus
-from trainer.data.shards import Unit, write_shards
-from trainer.data.tokenizer import (
-    BYTES_VOCABULARY,
-    ByteTokenizer,
-    Tokenizer,
-    find_tokenizer,
-    import_tokenizer,
-    open_tokenizer,
-    train_bpe,
-)
-from trainer.data.tokens import Documents, Packed, PackedApart, TokenSamples
 from trainer.errors import ConfigError
 
+if TYPE_CHECKING:
+    from trainer.data.shards import Unit
+    from trainer.data.tokenizer import Tokenizer
+    from trainer.data.tokens import TokenSamples
+
 FORMAT = 1  # of the files in the cache
+BYTES_VOCABULARY = 257  # see ByteTokenizer
 BPE_VOCABULARY = 4096
 BPE_TEXT = 256 << 20  # bytes of training text that a BPE is trained on at most
 
@@ -36,6 +30,15 @@ class TokenizerKind(Enum):
     bytes = "bytes"
     bpe = "bpe"
     hf = "hf"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Text to be tokenised: how to recognise it, and the work, planned only when it has to be done."""
+
+    stamp: Any
+    """Plain values that change when an input does."""
+    units: Callable[[], list[Unit]]
 
 
 @dataclass(kw_only=True)
@@ -65,8 +68,8 @@ class TokenizedText(Data):
         """Where the text is from, for people."""
 
     @abstractmethod
-    def inputs(self) -> tuple[Any, list[Unit]]:
-        """(plain values that change when an input does, the work to tokenise it).
+    def inputs(self) -> Inputs:
+        """What is to be tokenised.
 
         Raises:
             ConfigError: an input that is not there or cannot be read.
@@ -88,10 +91,13 @@ class TokenizedText(Data):
             raise ConfigError("data.block_cross_document_attention=true: needs data.packing=true (unpacked samples hold one document each)")
 
     def open(self, split: str) -> TokenSamples:
-        stamp, units = self.inputs()
+        from trainer.data.tokenizer import open_tokenizer
+        from trainer.data.tokens import Documents, Packed, PackedApart
+
+        inputs = self.inputs()
         tokenizer_stamp = self._tokenizer_stamp()
-        key = digest([FORMAT, stamp, tokenizer_stamp, self.vocab_size])
-        directory, index = cached("text", key, lambda place: self._build(place, units))
+        key = digest([FORMAT, inputs.stamp, self.eval_fraction, tokenizer_stamp, self.vocab_size])
+        directory, index = cached("text", key, lambda place: self._build(place, inputs.units()))
         tokenizer = open_tokenizer(directory, index["end"], index["vocab_size"])
         kind = Documents if not self.packing else PackedApart if self.block_cross_document_attention else Packed
         self._check_size(split, index["splits"][split])
@@ -116,18 +122,26 @@ class TokenizedText(Data):
     def _tokenizer_stamp(self) -> Any:
         if self.tokenizer is TokenizerKind.bytes:
             return "bytes"
+        import importlib.metadata
+
         version = importlib.metadata.version("tokenizers")
         if self.tokenizer_path is None:
             return ["bpe", version, BPE_TEXT]
+        from trainer.data.tokenizer import find_tokenizer
+
         return ["hf", version, self.end_token, file_stamp(find_tokenizer(self.tokenizer_path))]
 
     def _build(self, place: Path, units: Sequence[Unit]) -> dict[str, Any]:
+        from trainer.data.shards import write_shards
+
         tokenizer = self._make_tokenizer(place, units)
         vocab_size = max(self.vocab_size or 0, tokenizer.size) if self.tokenizer is not TokenizerKind.hf else self.vocab_size or tokenizer.size
         workers = self.workers or usable_cpus()
         return {**write_shards(place, units, tokenizer, vocab_size, workers), "end": tokenizer.end, "tokenizer": self.tokenizer.name}
 
     def _make_tokenizer(self, place: Path, units: Sequence[Unit]) -> Tokenizer:
+        from trainer.data.tokenizer import ByteTokenizer, find_tokenizer, import_tokenizer, train_bpe
+
         if self.tokenizer is TokenizerKind.bytes:
             return ByteTokenizer()
         if self.tokenizer is TokenizerKind.bpe:

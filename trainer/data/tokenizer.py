@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 FILE = "tokenizer.json"
-BYTES_VOCABULARY = 257
 
 
 class Tokenizer(ABC):
@@ -46,7 +45,7 @@ class ByteTokenizer(Tokenizer):
     """The bytes of UTF-8 are ids 0 to 255; 256 ends a document."""
 
     end = 256
-    size = BYTES_VOCABULARY
+    size = 257
     parallel_from = 256 << 20
 
     def encode(self, text: str) -> np.ndarray:

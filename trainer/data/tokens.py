@@ -51,7 +51,7 @@ class Packed(TokenSamples):
     """
 
     def __len__(self) -> int:
-        return -((1 - len(self.ids)) // self.seq_len)
+        return 1 + (len(self.ids) - 2) // self.seq_len
 
     def __getitem__(self, index: int) -> Sample:
         window, valid = self._window(index)

@@ -1,0 +1,64 @@
+"""Samples of rows of equal shape, kept in memory-mapped arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.data.base import Sample, Samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ArraySamples(Samples):
+    """Row i of `rows` under the name `key`, times `scale` as float32, with its label."""
+
+    def __init__(
+        self,
+        key: str,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        spec: Mapping[str, Any],
+        fingerprint: str,
+        facts: Mapping[str, Any],
+        scale: float = 1.0,
+    ) -> None:
+        self._key, self._rows, self._labels = key, rows, labels
+        self._scale = np.float32(scale)
+        self.spec, self.fingerprint, self._facts = spec, fingerprint, facts
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        return {self._key: self._rows[index] * self._scale, "labels": self._labels[index]}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        import torch
+
+        chosen = np.asarray(indices)
+        return {self._key: torch.from_numpy(self._rows[chosen] * self._scale), "labels": torch.from_numpy(self._labels[chosen])}
+
+    def describe(self) -> Mapping[str, Any]:
+        return {**super().describe(), **self._facts, **self.spec}
+
+
+def map_rows(path: Path, dtype: str, shape: Sequence[int]) -> np.ndarray:
+    """The array in `path`, of rows of `shape`; empty if the file is."""
+    if path.stat().st_size == 0:
+        return np.zeros((0, *shape), dtype)
+    return np.memmap(path, dtype, "r").reshape(-1, *shape)
+
+
+def chosen_for_eval(first: int, count: int, seed: int, eval_fraction: float) -> np.ndarray:
+    """Which of the rows [first, first + count) are for evaluation: a stable hash of (seed, row) (splitmix64)."""
+    with np.errstate(over="ignore"):
+        z = np.arange(first, first + count, dtype=np.uint64) + np.uint64(seed % 2**32) * np.uint64(0x9E3779B97F4A7C15 >> 1 | 1)
+        for multiplier, shift in ((0xBF58476D1CE4E5B9, 30), (0x94D049BB133111EB, 27), (1, 31)):
+            z = (z + np.uint64(0x9E3779B97F4A7C15)) if shift == 30 else z
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(multiplier)
+    return z < np.uint64(int(eval_fraction * (2**64 - 1)))
