@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,17 +22,24 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def projected_cross_entropy(project: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
-    """`summed_cross_entropy(project(hidden), labels)`; large logits are made piece by piece and again in backward.
+    """`summed_cross_entropy(project(hidden), labels)`; large logits are made piece by piece, and again in backward.
 
     hidden: (batch, length, dim); labels: (batch, length).
     """
-    pieces = -(-labels.numel() * project.out_features // LOGITS_AT_ONCE)
+    return _in_pieces(lambda x, y: summed_cross_entropy(project(x), y), hidden, labels, project.out_features)
+
+
+def widened_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """`summed_cross_entropy(logits, labels)`; large logits in half precision are widened piece by piece.
+
+    logits: (batch, length, vocab); labels: (batch, length).
+    """
+    return _in_pieces(summed_cross_entropy, logits, labels, logits.shape[-1])
+
+
+def _in_pieces(loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, labels: Tensor, vocab: int) -> Tensor:
+    pieces = -(-labels.numel() * vocab // LOGITS_AT_ONCE)
     if pieces <= 1:
-        return summed_cross_entropy(project(hidden), labels)
-
-    def piece(x: Tensor, y: Tensor) -> Tensor:
-        return summed_cross_entropy(project(x), y)
-
-    parts = zip(hidden.flatten(0, 1).chunk(pieces), labels.flatten().chunk(pieces), strict=True)
-    losses = [checkpoint(piece, x, y, use_reentrant=False, preserve_rng_state=False) for x, y in parts]
-    return torch.stack(losses).sum()
+        return loss(inputs, labels)
+    parts = zip(inputs.flatten(0, 1).chunk(pieces), labels.flatten().chunk(pieces), strict=True)
+    return torch.stack([checkpoint(loss, x, y, use_reentrant=False, preserve_rng_state=False) for x, y in parts]).sum()

@@ -79,7 +79,7 @@ class GPT(LanguageModel):
             raise ConfigError(f"model.vocab_size={self.vocab_size}: the data has token ids up to {vocab - 1}; give at least {vocab}, or null")
         if self.max_seq_len is not None and length > self.max_seq_len:
             raise ConfigError(f"model.max_seq_len={self.max_seq_len}: the data has sequences of {length}; give at least {length}, or null")
-        return Decoder(
+        decoder = Decoder(
             layers=self.layers,
             dim=self.dim,
             heads=self.heads,
@@ -92,6 +92,7 @@ class GPT(LanguageModel):
             tie_embeddings=self.tie_embeddings,
             dropout=self.dropout,
         )
+        return self.check_freeze(decoder)
 
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
         return list(module.layers)  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
@@ -29,6 +30,20 @@ class LanguageModel(Model):
     """Tokens generated for that sample; 0: no sample."""
     temperature: float = 0.8
     """Of the sampling; 0: always the most likely token."""
+
+    freeze: list[str] = field(default_factory=list)
+    """Patterns of parameter names that are kept as they are, such as "embed_tokens.*" or "*norm*"."""
+
+    def frozen(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.freeze)
+
+    def check_freeze(self, module: nn.Module) -> nn.Module:
+        """`module`; a `ConfigError` where a pattern of `freeze` matches none of its parameters."""
+        names = [name for name, _ in module.named_parameters()]
+        for pattern in self.freeze:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(f"model.freeze: {pattern!r} matches no parameter; they are named like {names[0]}, {names[len(names) // 2]}, {names[-1]}")
+        return module
 
     def validate(self) -> None:
         if self.sample_tokens < 0:

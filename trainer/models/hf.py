@@ -1,0 +1,94 @@
+"""`model=hf`: any causal language model of transformers (how it is read: trainer/models/hf_module.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.assets import resolve_asset
+from trainer.errors import ConfigError
+from trainer.models.language import LanguageModel, data_vocab
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(kw_only=True)
+class HF(LanguageModel):
+    """A causal language model from a directory, a hub id, a config alone, or the name of a fetched asset."""
+
+    path: str | None = None
+    """A directory with config.json and safetensors, a hub id, or a config alone (a JSON file, or a
+    directory without weights): then the weights are fresh. Or what `python -m trainer.fetch` brought."""
+    fresh: bool = False
+    """Leave the weights that `path` has, and start from initial values."""
+    dropout: float | None = None
+    """Null: as the config has it; a number: every dropout probability of the config."""
+
+    def validate(self) -> None:
+        super().validate()
+        if self.path is None:
+            raise ConfigError("model.path is not set: give a directory, a hub id, the JSON file of a config, or the name of a fetched asset such as smollm2")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1, or null")
+        try:
+            place = Path(resolve_asset(self.path))
+        except ConfigError as error:
+            raise ConfigError(f"model.path={error}") from error
+        if place.is_dir() and not (place / "config.json").is_file():
+            raise ConfigError(f"model.path={self.path}: the directory has no config.json")
+        if not place.exists() and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1 or self.path.endswith(".json")):
+            raise ConfigError(f"model.path={self.path}: is not there")
+
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+        from trainer.models.hf_module import build, read_config
+
+        config = read_config(self)
+        text = config.get_text_config()
+        vocab, length = data_vocab("hf", spec), int(spec["seq_len"])
+        if vocab > text.vocab_size:
+            raise ConfigError(
+                f"model.path={self.path}: has a vocabulary of {text.vocab_size}, but the data has token ids up to {vocab - 1}; "
+                "tokenise the data with this model's tokenizer"
+            )
+        limit = getattr(text, "max_position_embeddings", None)
+        if limit is not None and length > limit:
+            raise ConfigError(
+                f"model.path={self.path}: takes at most {limit} tokens, but the data has sequences of {length}; give data.seq_len={limit} or less"
+            )
+        return self.check_freeze(build(config))
+
+    def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
+        from trainer.models.hf_module import decoder_layers
+
+        return decoder_layers(module)
+
+    def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        from trainer.models.cross_entropy import widened_cross_entropy
+        from trainer.models.hf_module import packing
+
+        logits = module(input_ids=batch["input_ids"], use_cache=False, **packing(batch)).logits
+        return widened_cross_entropy(logits, batch["labels"])
+
+    def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
+        """As transformers does: its rule for the layer, then the rule of the layer's parent (GPT-2 scales some so)."""
+        from trainer.models.hf_module import has_weights, initialise, resolve
+
+        initialise(module, leaf, buffers_only=not self.fresh and has_weights(resolve(self)))
+
+    def weights(self) -> Callable[[str], Tensor] | None:
+        from trainer.models.hf_module import build, has_weights, open_weights, read_config, resolve
+
+        place = resolve(self)
+        if self.fresh or not has_weights(place):
+            return None
+        return open_weights(place, build(read_config(self)), str(self.path))
+
+    def attention_size(self, module: nn.Module) -> tuple[int, int]:
+        text: Any = module.config.get_text_config()  # type: ignore[union-attr, operator]
+        if not hasattr(text, "num_attention_heads"):  # a state space model
+            return 0, 0
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return text.num_hidden_layers, text.num_attention_heads * head_dim

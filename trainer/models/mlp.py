@@ -1,0 +1,36 @@
+"""`model=mlp`: a multi-layer perceptron for tables, for classes or one number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import ConfigError
+from trainer.models.supervised import SupervisedModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(kw_only=True)
+class MLP(SupervisedModel):
+    """Linear layers with GELU between them."""
+
+    hidden: list[int] = field(default_factory=lambda: [128, 128])
+    """Widths of the hidden layers; empty: linear (or logistic) regression."""
+    dropout: float = 0.0
+    """After each hidden layer."""
+
+    def validate(self) -> None:
+        if any(width < 1 for width in self.hidden):
+            raise ConfigError(f"model.hidden={self.hidden}: every width must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+        if "features" not in spec:
+            raise ConfigError(f"model=mlp needs a table, but the data has {', '.join(sorted(spec))}. Choose data=tabular, or another model")
+        from trainer.models.mlp_module import Perceptron
+
+        return Perceptron([int(spec["features"]), *self.hidden, int(spec.get("classes") or 1)], self.dropout)
