@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,23 +34,42 @@ class StepValues:
     """Some rank was asked to stop."""
 
 
+class Mark:
+    """A point in the device's time."""
+
+    def __init__(self, device: torch.device):
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record()
+        self._time = time.perf_counter()
+
+    def wait(self) -> None:
+        """Return when the device has come to this point."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def since(self, earlier: Mark) -> float:
+        """Seconds from `earlier` to this point (both have been waited for)."""
+        if self._event is None or earlier._event is None:
+            return self._time - earlier._time
+        return earlier._event.elapsed_time(self._event) / 1000
+
+
 class StepResult:
     """Results of a step on their way from the device: `read` waits for this step alone."""
 
     def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor):
         self.step, self.lr, self.data_seconds = step, lr, data_seconds
-        self._event: torch.cuda.Event | None = None
         self._values = values
         if values.device.type == "cuda":
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
+        self.mark = Mark(values.device)
 
     def read(self) -> StepValues:
         """The values, once the device has them."""
-        if self._event is not None:
-            self._event.synchronize()
+        self.mark.wait()
         loss, norm, count, bad, bad_ranks, bad_rank_sum, stop = self._values.tolist()
         return StepValues(loss, norm, int(count), bool(bad), int(bad_ranks), int(bad_rank_sum), bool(stop))
 

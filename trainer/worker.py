@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from trainer.distributed import Place
 from trainer.errors import RunError, Stopped
 from trainer.flops import peak_flops
 from trainer.loader import Loader
-from trainer.loop import StepResult, StepValues, evaluate, train_steps
+from trainer.loop import Mark, StepResult, StepValues, evaluate, train_steps
 from trainer.materialise import blueprint
 from trainer.memory import peak_bytes
 from trainer.state import Callback, RunInfo, StepInfo
@@ -38,7 +37,7 @@ class Progress:
     """How far this process has come, in steps whose results have been read."""
 
     position: checkpoint.Position
-    last_time: float = field(default_factory=time.perf_counter)
+    mark: Mark
     train_loss: float = float("nan")
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -100,7 +99,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     if found is not None:
         position = checkpoint.load(engine, found)
     last = min(train.stop_at or train.max_steps, train.max_steps)
-    progress = Progress(position)
+    progress = Progress(position, Mark(device))
     loader = Loader(
         samples,
         config.model,
@@ -128,7 +127,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     for watcher in watchers:
         watcher.on_start(info)
     saved = position.step if found is not None else -1
-    progress.last_time = time.perf_counter()
+    progress.mark = Mark(device)
     pending: StepResult | None = None
     stopping = False
     for result in train_steps(engine, config.model, loader, config, position.step + 1, stop_asked):
@@ -145,7 +144,8 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
         if due_save or stopping:
             _save(engine, config, run_dir, progress.position, info, watchers)
             saved = result.step
-        progress.last_time = progress.last_time if pending is not None else time.perf_counter()
+        if pending is None:
+            progress.mark = Mark(device)
         if stopping:
             break
     if pending is not None:
@@ -200,8 +200,7 @@ def _record(result: StepResult, progress: Progress, info: RunInfo, watchers: lis
     values = result.read()
     if values.bad:
         raise RunError(_bad_step(result, values, progress, info))
-    now = time.perf_counter()
-    seconds, progress.last_time = now - progress.last_time, now
+    seconds, progress.mark = result.mark.since(progress.mark), result.mark
     progress.position = checkpoint.Position(result.step, progress.position.tokens + values.count)
     progress.train_loss = values.loss
     if watchers:

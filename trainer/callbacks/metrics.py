@@ -19,6 +19,7 @@ from trainer.state import Callback, RunInfo, StepInfo
 
 METRICS = "metrics.jsonl"
 EVALS = "evals.jsonl"
+LAST_STEPS = 20  # whose mean loss stands for the loss at the end
 
 
 def cut_back(path: Path, step: int) -> None:

@@ -8,15 +8,15 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from trainer.callbacks.metrics import LAST_STEPS
 from trainer.state import Callback, RunInfo, StepInfo
+from trainer.units import count, duration, size
 
 WINDOW = 50  # steps that speed, MFU and time left are averaged over
-LAST_STEPS = 20  # whose mean loss is given at the end
 REDRAW_SECONDS = 0.1
 
 
@@ -35,28 +35,6 @@ def mean_over_tokens(recent: Sequence[StepInfo]) -> float:
 def seconds_left(recent: Sequence[StepInfo], last_step: int) -> float:
     """Steps still to do times the mean time of the `recent` ones."""
     return (last_step - recent[-1].step) * sum(info.step_seconds for info in recent) / len(recent)
-
-
-def count(value: float, space: str = "") -> str:
-    """A number in three digits: 950, 12.3k, 4.56M."""
-    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * limit:
-            return f"{_digits(value / limit)}{space}{unit}"
-    return f"{_digits(value)}{space}"
-
-
-def _digits(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.3g}"
-
-
-def size(number: int) -> str:
-    """Bytes in binary units: 512 MiB, 1.25 GiB."""
-    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: 0:01:05."""
-    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"
 
 
 def describe_step(recent: Sequence[StepInfo], last_step: int) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from trainer.callbacks.progress import count, duration, size
 from trainer.callbacks.record import read_record
 from trainer.report.curves import Series, chart, level
 from trainer.report.style import SCRIPT, STYLE
 from trainer.report.summary import Summary, summarise
+from trainer.units import count, duration, size
 
 REPORT = "report.html"
 STATUS = {
@@ -53,7 +54,7 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) ->
         lead.append(f"{run['strategy']} on {run['world_size']} x {run['device']}")
         lead.append(f"{run['parameters']:,} parameters")
     if record.get("started"):
-        lead.append(f"started {record['started']}" + (f", ended {record['ended']}" if record.get("ended") else ""))
+        lead.append(f"started {_time(record['started'])}" + (f", ended {_time(record['ended'])}" if record.get("ended") else ""))
     sections = [
         f'<h1>{_escape(name)}</h1><p class="lead"><span class="status {_escape(status)}">{_escape(lead[0])}</span> · {_escape(" · ".join(lead[1:]))}</p>',
         tiles(run, summary),
@@ -98,7 +99,7 @@ def tiles(run: Mapping[str, Any], summary: Summary) -> str:
         shown.append(("MFU", f"{summary.mfu:.1%}", "model FLOP utilisation, mean over time"))
     shown.append(("Peak memory", size(summary.memory_bytes), "rank 0"))
     if summary.not_finite:
-        shown.append(("Not finite", f"{summary.not_finite:,} steps", "loss or gradient norm; gaps in the curves"))
+        shown.append(("Steps not finite", f"{summary.not_finite:,}", "loss or gradient norm; gaps in the curves"))
     items = "".join(f"<div><dt>{_escape(key)}</dt><dd>{_escape(value)}<small>{_escape(note)}</small></dd></div>" for key, value, note in shown)
     return f'<dl class="tiles">{items}</dl>'
 
@@ -111,12 +112,14 @@ def charts(config: str, run: Mapping[str, Any], summary: Summary) -> str:
     loss = [Series("train", "train", curves["loss"]), Series("eval", "eval", summary.evals.get("loss", []), dots=True)]
     norm = [Series("before clipping", "train", curves["grad_norm"])]
     norms = [value for run_ in curves["grad_norm"] for _, value in run_]
+    unit, divisor = ("GiB", 2**30) if summary.memory_bytes >= 2**30 else ("MiB", 2**20)
+    memory = [[(step, value / divisor) for step, value in run_] for run_ in curves["memory_bytes"]]
     drawn = [
         chart("Loss", loss + ([level("unigram entropy of the data", entropy, steps)] if entropy else []), _number, wide=True),
         chart("Gradient norm", norm + ([level("clipped to", max_norm, steps)] if max_norm else []), _number, log=bool(norms) and max(norms) > 50 * min(norms)),
         chart("Learning rate", [Series("rate", "train", curves["lr"])], _number, zero=True),
         chart("Tokens per second", [Series("all processes", "train", curves["tokens_per_second"])], count, zero=True),
-        chart("Peak memory", [Series("rank 0", "train", curves["memory_bytes"])], lambda value: size(round(value)), zero=True),
+        chart(f"Peak memory ({unit})", [Series("rank 0", "train", memory)], _number, zero=True),
         chart(
             "Seconds per step",
             [Series("step", "train", curves["step_seconds"]), Series("waiting for data", "eval", curves["data_seconds"])],
@@ -130,7 +133,7 @@ def charts(config: str, run: Mapping[str, Any], summary: Summary) -> str:
 
 def table(title: str, values: Mapping[str, Any]) -> str:
     """Keys and values, or nothing where there are none."""
-    rows = "".join(f'<tr><th scope="row">{_escape(key.replace("_", " "))}</th><td>{_escape(_value(key, value))}</td></tr>' for key, value in values.items())
+    rows = "".join(f'<tr><th scope="row">{_label(key)}</th><td>{_escape(_value(key, value))}</td></tr>' for key, value in values.items())
     return f"<section><h2>{_escape(title)}</h2><table><tbody>{rows}</tbody></table></section>" if rows else ""
 
 
@@ -138,9 +141,13 @@ def sessions(starts: list[Mapping[str, Any]]) -> str:
     """How often the run was started, if more than once."""
     if len(starts) < 2:
         return ""
-    head = "".join(f'<th scope="col">{_escape(key.replace("_", " "))}</th>' for key in starts[0])
+    head = "".join(f'<th scope="col">{_label(key)}</th>' for key in starts[0])
     rows = "".join("<tr>" + "".join(f"<td>{_escape(_value(key, value))}</td>" for key, value in start.items()) + "</tr>" for start in starts)
     return f'<h2>Starts</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _label(key: str) -> str:
+    return _escape(key.removesuffix("_bytes").replace("_", " "))
 
 
 def _value(key: str, value: Any) -> str:
@@ -150,11 +157,17 @@ def _value(key: str, value: Any) -> str:
         return ", ".join(f"{name}: {_value(name, item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_value(key, item) for item in value)
-    if key.endswith("bytes") and isinstance(value, int):
+    if key == "started":
+        return _time(value)
+    if key.endswith("_bytes") and isinstance(value, int):
         return size(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _time(recorded: str) -> str:
+    return f"{datetime.fromisoformat(recorded):%Y-%m-%d %H:%M} UTC"
 
 
 def _number(value: float) -> str:

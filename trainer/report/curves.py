@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 72, 12, 12, 34  # margins around the plot, in units of the viewBox
+LEFT, RIGHT, TOP, BOTTOM = 80, 12, 12, 34  # margins around the plot, in units of the viewBox
 COLUMNS = WIDTH - LEFT - RIGHT
 
 Point = tuple[int, float]
@@ -107,7 +107,7 @@ def chart(title: str, series: Iterable[Series], show: Callable[[float], str], *,
     steps = [step for item in drawn for step, _ in item.points()]
     values = [value for item in drawn for _, value in item.points()]
     log = log and min(values) > 0
-    ticks = log_ticks(min(values), max(values)) if log else linear_ticks(0.0 if zero else min(values), max(values), 4)
+    ticks = log_ticks(min(values), max(values)) if log else linear_ticks(0.0 if zero else min(values), max(values), 5)
     first, last = min(steps), max(steps)
     scale = math.log if log else float
     low, high = scale(ticks[0]), scale(ticks[-1])

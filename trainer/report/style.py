@@ -11,7 +11,7 @@ body { margin: 0 auto; max-width: 1160px; padding: 24px 20px 48px; background: v
 h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 36px 0 12px; } h3 { font-size: 1rem; margin: 0; }
 .lead { color: var(--quiet); margin: 4px 0 20px; }
 .status { font-weight: 600; } .finished { color: var(--good); } .failed { color: var(--bad); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 12px; margin: 0; }
 .tiles div, .chart, pre, table { background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 .tiles div { padding: 10px 14px; } .tiles dt { color: var(--quiet); font-size: .85rem; } .tiles dd { margin: 0; font-size: 1.2rem; font-weight: 600; }
 .tiles small { display: block; font-size: .8rem; font-weight: 400; color: var(--quiet); }
@@ -33,7 +33,7 @@ pre { padding: 12px 14px; overflow-x: auto; font: .85rem/1.45 ui-monospace, Menl
 table { width: 100%; border-collapse: separate; border-spacing: 0; overflow: hidden; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: 5px 12px; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 tr:last-child > * { border-bottom: 0; } tbody th { font-weight: 400; color: var(--quiet); width: 38%; }
-.scroll { overflow-x: auto; } summary { cursor: pointer; font-weight: 600; margin: 32px 0 10px; font-size: 1.15rem; }
+.scroll { overflow-x: auto; } .scroll table { min-width: 680px; } summary { cursor: pointer; font-weight: 600; margin: 32px 0 10px; font-size: 1.15rem; }
 @media (max-width: 760px) { body { padding: 16px 12px 32px; } .charts, .tables { grid-template-columns: minmax(0, 1fr); }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); } svg text, .wide svg text { font-size: 19px; } .wide circle { r: 3px; }
   output { position: static; display: block; min-height: 1.5em; padding: 0; } }

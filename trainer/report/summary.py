@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.callbacks.metrics import EVALS, METRICS, parse, read
+from trainer.callbacks.metrics import EVALS, LAST_STEPS, METRICS, parse, read
 from trainer.errors import ConfigError
 from trainer.report.curves import Envelope, Point
 
 CURVES = ("loss", "grad_norm", "lr", "tokens_per_second", "memory_bytes", "step_seconds", "data_seconds")
-LAST_STEPS = 20  # whose mean loss is given
 
 Runs = list[list[Point]]
 

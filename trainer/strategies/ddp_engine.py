@@ -24,31 +24,29 @@ if TYPE_CHECKING:
 class DDPEngine(Engine):
     """All-reduces gradients in buckets while backward runs, once a step."""
 
-    model: DistributedDataParallel
-
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: Config, device: torch.device, mesh: DeviceMesh, knobs: DDP):
         super().__init__(module, optimizer, config, device, mesh)
         self.knobs = knobs
-        self.probing = knobs.find_unused_parameters is FindUnused.auto
-        self.model = self._wrap(find_unused=knobs.find_unused_parameters is not FindUnused.false)
+        if knobs.find_unused_parameters is not FindUnused.auto:
+            self._wrap(find_unused=knobs.find_unused_parameters is FindUnused.true)
 
-    def _wrap(self, find_unused: bool) -> DistributedDataParallel:
-        return DistributedDataParallel(
+    def _wrap(self, find_unused: bool) -> None:
+        self.model = DistributedDataParallel(
             self.module,
-            process_group=self.mesh.get_group() if self.mesh.ndim == 1 else None,
+            process_group=self.mesh.get_group(),
             bucket_cap_mb=self.knobs.bucket_cap_mb,
             find_unused_parameters=find_unused,
             gradient_as_bucket_view=True,
             init_sync=False,  # all ranks made the same values
-            broadcast_buffers=False,  # `sync_buffers` averages them, under every strategy
+            forward_sync_buffers=False,  # `sync_buffers` averages them, under every strategy
         )
 
     def grad_sync(self, last: bool) -> AbstractContextManager:
-        return nullcontext() if last else self.model.no_sync()
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
 
     def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
-        if self.probing:
-            return self._probe(batches, loss_fn, scale)
+        if not isinstance(self.model, DistributedDataParallel):
+            return self._first_step(batches, loss_fn, scale)
         try:
             return super().forward_backward(batches, loss_fn, scale)
         except RuntimeError as error:
@@ -58,9 +56,8 @@ class DDPEngine(Engine):
                 ) from error
             raise
 
-    def _probe(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
-        """The first step, watching whether every parameter takes part in every micro-batch."""
-        self.probing = False
+    def _first_step(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
+        """Average without DDP, watch whether each parameter takes part in each micro-batch, and wrap accordingly."""
         uses = [0] * len(self.trainable)
 
         def count(index: int) -> None:
@@ -70,9 +67,13 @@ class DDPEngine(Engine):
         total = super().forward_backward(batches, loss_fn, scale)
         for hook in hooks:
             hook.remove()
+        group = self.mesh.get_group()
+        for parameter in self.trainable:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad, group=group)
+            parameter.grad /= self.mesh.size()
         unused = torch.tensor(float(min(uses) < len(batches)), device=self.device)
-        dist.all_reduce(unused, op=dist.ReduceOp.MAX, group=self.model.process_group)
-        if not unused.item():
-            self.model._remove_autograd_hooks()  # else the old reducer would go on beside the new one
-            self.model = self._wrap(find_unused=False)
+        dist.all_reduce(unused, op=dist.ReduceOp.MAX, group=group)
+        self._wrap(find_unused=bool(unused.item()))
         return total
