@@ -43,8 +43,8 @@ def assets() -> dict[str, Asset]:
     return {name: Asset(name=name, **entry) for name, entry in entries.items()}
 
 
-def resolve_asset(path: str) -> str:
-    """The directory of the fetched asset of this name, or `path` itself where there is none.
+def resolve_asset(key: str, path: str) -> str:
+    """The directory of the fetched asset of the name `path`, or `path` itself where there is none. `key` is the option, for the error.
 
     A file or directory of that name wins.
 
@@ -57,5 +57,5 @@ def resolve_asset(path: str) -> str:
     if not place.is_dir():
         from trainer.errors import ConfigError
 
-        raise ConfigError(f"{path}: is not there yet; get it with: python -m trainer.fetch {path}")
+        raise ConfigError(f"{key}={path}: is not there yet; get it with: python -m trainer.fetch {path}")
     return str(place)

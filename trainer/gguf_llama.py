@@ -55,7 +55,9 @@ def convert(source: Path, directory: Path, title: str) -> None:
     for tensor in reader.tensors:
         values = gguf.dequantize(tensor.data, tensor.tensor_type).astype("float32", copy=False)
         weights[transformers_name(tensor.name)] = _rows_in_order(tensor.name, values, config)
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt", "title": title})
+    file = directory / "model.safetensors"
+    save_file(weights, file, metadata={"format": "pt", "title": title})
+    file.chmod(0o644)  # safetensors leaves it to its owner, unlike all else in the cache
     _write_json(directory / "config.json", config)
     _write_tokenizer(facts, directory)
 
@@ -112,12 +114,12 @@ def _rows_in_order(name: str, values: np.ndarray, config: Mapping[str, Any]) -> 
 
 def _write_tokenizer(facts: Mapping[str, Any], directory: Path) -> None:
     """SmolLM's byte-level BPE: digits one by one, then GPT-2's pattern (llama.cpp: LLAMA_VOCAB_PRE_TYPE_SMOLLM)."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     tokens: list[str] = facts["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in facts["tokenizer.ggml.merges"]]
     backend = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=merges))
-    digits = pre_tokenizers.Split(Regex(r"\p{N}"), "isolated")
+    digits = pre_tokenizers.Digits(individual_digits=True)
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])  # type: ignore[assignment]
     backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     types = facts["tokenizer.ggml.token_type"]

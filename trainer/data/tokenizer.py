@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainer.assets import resolve_asset
 from trainer.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
@@ -136,12 +137,12 @@ def _eos_token(config: Path) -> str | None:
 
 
 def find_tokenizer(path: str) -> Path:
-    """The tokenizer.json that `path` names: a file, a directory that holds one, or a hub id (downloaded once).
+    """The tokenizer.json that `path` names: a file, a directory that holds one, a fetched asset, or a hub id (downloaded once).
 
     Raises:
         ConfigError: there is none.
     """
-    place = Path(path)
+    place = Path(resolve_asset("data.tokenizer_path", path))
     if place.is_file():
         return place
     if place.is_dir():

@@ -33,10 +33,7 @@ class HF(LanguageModel):
             raise ConfigError("model.path is not set: give a directory, a hub id, the JSON file of a config, or the name of a fetched asset such as smollm2")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1, or null")
-        try:
-            place = Path(resolve_asset(self.path))
-        except ConfigError as error:
-            raise ConfigError(f"model.path={error}") from error
+        place = Path(resolve_asset("model.path", self.path))
         if place.is_dir() and not (place / "config.json").is_file():
             raise ConfigError(f"model.path={self.path}: the directory has no config.json")
         if not place.exists() and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1 or self.path.endswith(".json")):

@@ -28,7 +28,7 @@ def resolve(model: HF) -> Path:
         ConfigError: it cannot be had.
     """
     assert model.path is not None
-    place = Path(resolve_asset(model.path))
+    place = Path(resolve_asset("model.path", model.path))
     return place if place.exists() else _from_hub(model.path, model.fresh)
 
 
