@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch.profiler import profile
+
+Result = TypeVar("Result")
 
 
 def check_profile_steps(steps: Sequence[int], max_steps: int) -> None:
@@ -35,33 +38,49 @@ class Profile:
         self._first, self._last = steps if steps else (1, 0)
         self._rank = rank
         self._profiler: profile | None = None
-        self._seen: tuple[int, int] = (0, 0)
+        self._traced: list[int] = []
+
+    def around(self, results: Iterable[Result], first: int) -> Iterator[Result]:
+        """Pass on `results`, one for each step from `first`, whose work is done as they are taken."""
+        iterator = iter(results)
+        try:
+            for step in itertools.count(first):
+                self.before_step(step)
+                try:
+                    result = next(iterator)
+                except StopIteration:
+                    return
+                self.after_step(step)
+                yield result
+        finally:
+            self.close()
 
     def before_step(self, step: int) -> None:
         """Call before the work of `step` begins."""
         if self._profiler is None and self._first <= step <= self._last:
             from torch.profiler import profile
 
+            self._traced = []
             self._profiler = profile()  # the CPU, and the GPU where there is one
-            self._seen = (step, step)
             self._profiler.start()
 
-    def after_step(self, step: int) -> Path | None:
-        """Call when the work of `step` has been queued; returns the trace's path when it has been written."""
-        if self._profiler is None:
-            return None
-        self._seen = (self._seen[0], step)
-        return self.close() if step >= self._last else None
+    def after_step(self, step: int) -> None:
+        """Call when the work of `step` has been queued."""
+        if self._profiler is not None:
+            self._traced.append(step)
+            if step >= self._last:
+                self.close()
 
-    def close(self) -> Path | None:
-        """Write what has been traced, if a trace is under way. PyTorch waits for the GPU first."""
+    def close(self) -> None:
+        """Write the trace if one is under way and has a step. PyTorch waits for the GPU first."""
         if self._profiler is None:
-            return None
+            return
         profiler, self._profiler = self._profiler, None
         profiler.stop()
+        if not self._traced:
+            return
         self._dir.mkdir(parents=True, exist_ok=True)
-        path = self._dir / f"rank{self._rank}-steps-{self._seen[0]}-{self._seen[1]}.json.gz"
+        path = self._dir / f"rank{self._rank}-steps-{self._traced[0]}-{self._traced[-1]}.json.gz"
         partial = path.with_name(f"{os.getpid()}.partial.{path.name}")  # the ending tells PyTorch to compress
         profiler.export_chrome_trace(str(partial))
         os.replace(partial, path)
-        return path

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from trainer.callbacks.metrics import LAST_STEPS
+from trainer.callbacks.record import REPORT
 from trainer.state import Callback, RunInfo, StepInfo
 from trainer.units import count, duration, size
 
@@ -153,8 +154,9 @@ class Progress(Callback):
             self._say(line)
         if facts.get("sample"):
             self._say(f"sample    {facts['sample']}")
-        if facts.get("report"):
-            self._say(f"report    {facts['report']}")
+        report = self._run.run_dir / REPORT
+        if report.exists():
+            self._say(f"report    {report}")
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -22,6 +22,7 @@ from trainer.callbacks.metrics import finite
 from trainer.state import Callback, RunInfo
 
 RECORD = "run.json"
+REPORT = "report.html"
 PACKAGES = ("trainer", "torch", "numpy", "hydra-core", "deepspeed", "ray", "accelerate", "transformers", "tokenizers", "datasets", "wandb")
 
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import yaml
 
-from trainer.callbacks.record import read_record
+from trainer.callbacks.record import REPORT, read_record
 from trainer.report.curves import Series, chart, level
 from trainer.report.style import SCRIPT, STYLE
 from trainer.report.summary import Summary, summarise
 from trainer.units import count, duration, size
 
-REPORT = "report.html"
 STATUS = {
     "finished": "finished",
     "stopped": "stopped, resumable",
@@ -67,7 +66,7 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) ->
         table("Data", run.get("data", {})),
         table("Hardware", record.get("hardware", {})),
         table("Versions", record.get("versions", {})),
-        table("Facts at the end", {key: value for key, value in facts.items() if key not in ("sample", "report")}),
+        table("Facts at the end", {key: value for key, value in facts.items() if key != "sample"}),
     ]
     sections.append(f'<div class="tables">{"".join(tables)}</div>')
     sections.append(sessions(record.get("sessions", [])))

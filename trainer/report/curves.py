@@ -140,7 +140,7 @@ def chart(title: str, series: Iterable[Series], show: Callable[[float], str], *,
         "series": [{"name": item.name, "points": [(step, show(value)) for step, value in item.points()]} for item in drawn],
     }
     return (
-        f'<figure class="chart{" wide" if wide else ""}"><h3>{html.escape(title)}{" (logarithmic)" if log else ""}</h3><div class="keys">{keys}</div>'
+        f'<figure class="chart{" wide" if wide else ""}"><h3>{html.escape(title)}{" (log)" if log else ""}</h3><div class="keys">{keys}</div>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
         f'<output></output><figcaption>{html.escape(words)}</figcaption><script type="application/json">{_json(hover)}</script></figure>'
     )

@@ -1,0 +1,24 @@
+"""The report at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.state import Callback
+
+
+class Report(Callback):
+    """Writes report.html when a run finishes or stops; it reads what the callbacks before it wrote.
+
+    `python -m trainer.report RUN_DIR` writes it for a run that failed.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
+        from trainer.report import write
+
+        write(self._run_dir)
