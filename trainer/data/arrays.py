@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.data.base import Sample, Samples
+from trainer.data.cache import digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,10 +56,12 @@ def map_rows(path: Path, dtype: str, shape: Sequence[int]) -> np.ndarray:
 
 
 def chosen_for_eval(first: int, count: int, seed: int, eval_fraction: float) -> np.ndarray:
-    """Which of the rows [first, first + count) are for evaluation: a stable hash of (seed, row) (splitmix64)."""
-    with np.errstate(over="ignore"):
-        z = np.arange(first, first + count, dtype=np.uint64) + np.uint64(seed % 2**32) * np.uint64(0x9E3779B97F4A7C15 >> 1 | 1)
-        for multiplier, shift in ((0xBF58476D1CE4E5B9, 30), (0x94D049BB133111EB, 27), (1, 31)):
-            z = (z + np.uint64(0x9E3779B97F4A7C15)) if shift == 30 else z
-            z = (z ^ (z >> np.uint64(shift))) * np.uint64(multiplier)
-    return z < np.uint64(int(eval_fraction * (2**64 - 1)))
+    """Which of the rows [first, first + count) are for evaluation: a stable hash of (seed, row).
+
+    The hash is SplitMix64 (Steele, Lea and Flood 2014), whose arithmetic is modulo 2^64.
+    """
+    origin = int(digest(seed)[:16], 16)
+    z = np.uint64(origin) + np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z ^ (z >> np.uint64(31))) < np.uint64(int(eval_fraction * 2**64))

@@ -61,7 +61,7 @@ class Images(Data):
         channels, height, width = index["shape"]
         spec = {"channels": channels, "height": height, "width": width, "classes": len(index["classes"])}
         facts = {"source": self.path or "the digits of scikit-learn", "class_names": index["classes"]}
-        return ArraySamples("images", rows, labels, spec, digest([split, index["sha256"]]), facts, 1 / index["white"])
+        return ArraySamples("images", rows, labels, spec, digest([split, index["sha256"], spec, index["white"]]), facts, 1 / index["white"])
 
     def _decode(self, place: Path, classes: dict[str, list[Path]]) -> dict[str, Any]:
         from trainer.data.decoding import write_folder

@@ -142,7 +142,7 @@ def _parquet(path: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise missing_extra("pyarrow", "parquet", f"{path}: a Parquet file") from error
+        raise missing_extra("pyarrow", "tabular", f"{path}: a Parquet file") from error
     return pyarrow.parquet.ParquetFile(path)
 
 
