@@ -1,4 +1,4 @@
-"""`model=mlp`: a multi-layer perceptron for tables, for classes or one number."""
+"""`model=mlp`: a multi-layer perceptron for tables (or images, flattened), for classes or one number."""
 
 from __future__ import annotations
 
@@ -29,8 +29,14 @@ class MLP(SupervisedModel):
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
 
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
-        if "features" not in spec:
-            raise ConfigError(f"model=mlp needs a table, but the data has {', '.join(sorted(spec))}. Choose data=tabular, or another model")
         from trainer.models.mlp_module import Perceptron
 
-        return Perceptron([int(spec["features"]), *self.hidden, int(spec.get("classes") or 1)], self.dropout)
+        if "features" in spec:
+            features = int(spec["features"])
+        elif "height" in spec:
+            features = int(spec["channels"]) * int(spec["height"]) * int(spec["width"])
+        else:
+            raise ConfigError(
+                f"model=mlp needs a table or images, but the data has {', '.join(sorted(spec))}. Choose data=tabular or data=images, or another model"
+            )
+        return Perceptron([features, *self.hidden, int(spec.get("classes") or 1)], self.dropout)

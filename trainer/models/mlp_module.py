@@ -18,8 +18,8 @@ class Perceptron(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, widths[0]); returns (batch, widths[-1])."""
-        x = x.to(self.layers[0].weight.dtype)  # type: ignore[arg-type]
+        """x: (batch, ...) with widths[0] values per sample; returns (batch, widths[-1])."""
+        x = x.flatten(1).to(self.layers[0].weight.dtype)  # type: ignore[arg-type]
         for layer in self.layers[:-1]:
             x = self.dropout(self.activation(layer(x)))
         return self.layers[-1](x)
