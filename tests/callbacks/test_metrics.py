@@ -1,0 +1,118 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer.callbacks.metrics import EVALS, METRICS, Metrics, cut_back, finite, read
+from trainer.errors import RunError
+
+
+def steps(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_every_step_is_on_disk_at_once_with_every_field(tmp_path, run_info, step_info):
+    metrics = Metrics(tmp_path)
+    metrics.on_start(run_info())
+    info = step_info(1)
+    metrics.on_step(info)
+    metrics.on_eval(1, {"loss": 1.5, "accuracy": 0.25})
+    assert json.loads((tmp_path / METRICS).read_text()) == vars(info)  # before close
+    assert json.loads((tmp_path / EVALS).read_text()) == {"step": 1, "loss": 1.5, "accuracy": 0.25}
+    metrics.close()
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path, run_info, step_info):
+    metrics = Metrics(tmp_path)
+    metrics.on_start(run_info())
+    metrics.on_step(step_info(1, loss=math.nan, grad_norm=math.inf, mfu=-math.inf))
+    metrics.close()
+    text = (tmp_path / METRICS).read_text()
+    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (record["loss"], record["grad_norm"], record["mfu"], record["lr"]) == (None, None, None, 1e-3)
+
+
+def test_finite_reaches_into_what_is_nested():
+    assert finite({"a": [1.0, math.nan], "b": {"c": (math.inf, "x", 2)}}) == {"a": [1.0, None], "b": {"c": [None, "x", 2]}}
+
+
+def test_resume_cuts_both_files_back_to_the_checkpoint(tmp_path, run_info, step_info):
+    for first, last in ((1, 8), (6, 10)):
+        metrics = Metrics(tmp_path)
+        metrics.on_start(run_info(first_step=first))
+        for step in range(first, last + 1):
+            metrics.on_step(step_info(step, loss=float(first)))
+            metrics.on_eval(step, {"loss": 1.0})
+        metrics.close()
+    assert steps(tmp_path / METRICS) == steps(tmp_path / EVALS) == list(range(1, 11))
+    assert [record["loss"] for record in read(tmp_path / METRICS)] == [1.0] * 5 + [6.0] * 5
+
+
+def test_a_run_from_the_start_leaves_nothing_of_the_one_before(tmp_path, run_info, step_info):
+    (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2}\n')
+    metrics = Metrics(tmp_path)
+    metrics.on_start(run_info())
+    metrics.on_step(step_info(1))
+    metrics.close()
+    assert steps(tmp_path / METRICS) == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "left"),
+    [
+        ("", 5, ""),
+        ('{"step": 1}\n{"step": 2}\n{"step": 3}\n', 2, '{"step": 1}\n{"step": 2}\n'),
+        ('{"step": 1}\n{"step": 2}\n', 7, '{"step": 1}\n{"step": 2}\n'),
+        ('{"step": 1}\n{"step": 2}\n', 0, ""),
+        ('{"step": 1}\n{"step": 2, "lo', 2, '{"step": 1}\n'),  # killed in the middle of a line
+        ('{"step": 1}\n{"step": 2}', 2, '{"step": 1}\n{"step": 2}\n'),  # killed before its end of line
+        ('{"step": 1}\n{"step": 2}', 1, '{"step": 1}\n'),
+        ('{"step": 1}\n\0\0\0\0', 3, '{"step": 1}\n'),  # what a power cut leaves
+        ('{"step": 1', 3, ""),
+        ('{"step": 1}\n2\n[]\n\n{"loss": 1}\n', 3, '{"step": 1}\n'),
+        ('{"step": 4}\n{"step": 4}\n{"step": 5}\n', 4, '{"step": 4}\n{"step": 4}\n'),
+    ],
+)
+def test_cut_back(tmp_path, text, step, left):
+    path = tmp_path / "x.jsonl"
+    path.write_text(text)
+    cut_back(path, step)
+    assert path.read_text() == left
+
+
+def test_cut_back_without_a_file_makes_none(tmp_path):
+    cut_back(tmp_path / "x.jsonl", 3)
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_read_passes_over_a_broken_last_line_only(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [record["step"] for record in read(path)] == [1, 2]
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(RunError, match=r"x\.jsonl: line 2 is not a JSON object with a step; remove that line to go on"):
+        list(read(path))
+
+
+def test_a_killed_process_loses_no_committed_line(tmp_path):
+    code = """
+import sys, types
+from pathlib import Path
+from trainer.callbacks.metrics import Metrics
+metrics = Metrics(Path(sys.argv[1]))
+metrics.on_start(types.SimpleNamespace(first_step=1))
+for step in range(1, 6):
+    metrics.on_step(types.SimpleNamespace(step=step, loss=1.0))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert steps(tmp_path / METRICS) == [1, 2, 3, 4, 5]

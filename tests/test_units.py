@@ -1,0 +1,36 @@
+import math
+
+import pytest
+
+from trainer.units import count, duration, size
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (9.5, "9.5"),
+        (99.94, "99.9"),
+        (99.96, "100"),
+        (950, "950"),
+        (999.6, "1k"),
+        (12_345, "12.3k"),
+        (123_456, "123k"),
+        (4_560_000, "4.56M"),
+        (2e12, "2T"),
+    ],
+)
+def test_count(value, text):
+    assert count(value) == text
+
+
+def test_count_with_a_unit_after_it():
+    assert f"{count(9.895e14, ' ')}FLOP/s" == "990 TFLOP/s"
+
+
+def test_size():
+    assert (size(300 * 2**20), size(2**30), size(5 * 2**28)) == ("300 MiB", "1.00 GiB", "1.25 GiB")
+
+
+def test_duration():
+    assert (duration(65.4), duration(90061), duration(math.nan)) == ("0:01:05", "1 day, 1:01:01", "?")
