@@ -12,5 +12,10 @@ def train(config) -> None:  # noqa: ANN001 (Config; named here it would be impor
     config.launcher.launch(config)
 
 
+def script() -> int:
+    """Entry point; returns the exit status."""
+    return main(train, help_text="Train a model under any distributed strategy.")
+
+
 if __name__ == "__main__":
-    sys.exit(main(train, help_text="Train a model under any distributed strategy."))
+    sys.exit(script())

@@ -204,10 +204,8 @@ class Config:
 
 
 def config_dir() -> Path:
-    """Where the YAML presets are: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+    """Where the YAML presets are (in a checkout a link to configs/ at the top)."""
+    return Path(__file__).resolve().parent / "configs"
 
 
 def part_class(target: str) -> type:

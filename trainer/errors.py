@@ -22,4 +22,4 @@ class Stopped(RuntimeError):
 
 def missing_extra(package: str, extra: str, what: str) -> ConfigError:
     """The error for an optional dependency that is not installed."""
-    return ConfigError(f"{what} needs the package {package!r}, which is not installed. Install it with: pip install 'trainer[{extra}]'")
+    return ConfigError(f"{what} needs the package {package!r}, which is not installed; install it with: pip install -e '.[{extra}]' (in a checkout of trainer)")

@@ -42,4 +42,4 @@ def make_optimizer(config: OptimConfig, groups: Iterable[dict[str, Any]]) -> tor
     if config.name is OptimizerName.adafactor:
         return torch.optim.Adafactor(groups, lr=config.lr)
     cls = torch.optim.AdamW if config.name is OptimizerName.adamw else torch.optim.Adam
-    return cls(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps, fused=True)
+    return cls(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=True)

@@ -37,10 +37,9 @@ def known_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def _undeclared(node: DictConfig, prefix: str) -> Iterator[str]:
     cls = OmegaConf.get_type(node)
-    structured = isinstance(cls, type) and dataclasses.is_dataclass(cls)
-    declared = {item.name for item in dataclasses.fields(cls)} if structured else set()
+    declared = {item.name for item in dataclasses.fields(cls)} if isinstance(cls, type) and dataclasses.is_dataclass(cls) else None
     for key in list(node.keys()):
-        if structured and key not in declared:
+        if declared is not None and key not in declared:
             yield f"{prefix}{key}"
             continue
         child = node._get_node(key)

@@ -23,7 +23,7 @@ def write_digits(place: Path, eval_fraction: float, seed: int) -> dict[str, Any]
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise missing_extra("scikit-learn", "sklearn", "data.path=null (the embedded digits)") from error
+        raise missing_extra("scikit-learn", "images", "data.path=null (the embedded digits)") from error
     images, labels = load_digits(return_X_y=True)
     rows = zip(images.astype(np.uint8).reshape(-1, 1, 8, 8), labels, strict=True)
     return {**_write(place, rows, eval_fraction, seed), "shape": [1, 8, 8], "classes": [str(digit) for digit in range(10)], "white": 16}
