@@ -87,8 +87,6 @@ def check_values(config: Any) -> None:
             raise ConfigError(f"{key}={value}: must be at least {least}")
     if train.stop_at is not None and train.stop_at > train.max_steps:
         raise ConfigError(f"train.stop_at={train.stop_at}: is beyond train.max_steps={train.max_steps}; the run ends there anyway")
-    if optim.warmup_steps > train.max_steps:
-        raise ConfigError(f"optim.warmup_steps={optim.warmup_steps}: is more than train.max_steps={train.max_steps}")
     for key, value in [("optim.decay_fraction", optim.decay_fraction), ("optim.final_ratio", optim.final_ratio)]:
         if not 0 <= value <= 1:
             raise ConfigError(f"{key}={value}: must be between 0 and 1")
