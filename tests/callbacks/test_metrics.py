@@ -112,7 +112,8 @@ print("ready", flush=True)
 sys.stdin.read()
 """
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert steps(tmp_path / METRICS) == [1, 2, 3, 4, 5]

@@ -112,6 +112,7 @@ def test_a_bar_in_a_terminal(run_info, step_info, size):
         err.flush()
         drawn = os.read(main, 2**16).decode()
     os.close(main)
-    assert "loss 3.0000, 200 tokens/s, MFU 40.0%, 300 MiB, 0:00:00 left" in drawn and "3/3 |" in drawn
+    assert "loss 3.0000, 200 tokens/s, MFU 40.0%, 300 MiB, 0:00:00 left" in drawn
+    assert "3/3 |" in drawn
     assert not any(line.startswith("step") for line in out.getvalue().splitlines())
     assert out.getvalue().splitlines()[-1] == "train     loss 2.0000 nats over the last 3 steps, unigram entropy of the data 3.2100 nats"

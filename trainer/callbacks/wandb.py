@@ -11,27 +11,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from trainer.errors import missing_extra
+from trainer.errors import RunError, missing_extra
 from trainer.state import Callback, RunInfo, StepInfo
 
 if TYPE_CHECKING:
     from wandb import Run
 
 RUN_ID = "wandb_id"
-SITE = "https://api.wandb.ai"
+SITE = ("api.wandb.ai", "api.forge.coreweave.com")  # the public server: two names, one set of keys
 
 
-def has_key() -> bool:
-    """Whether an API key is in the environment or in the netrc file. The key itself is left where it is."""
+def has_key(base_url: str) -> bool:
+    """Whether an API key for the server is in the environment or in the netrc file. The key itself is left where it is."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     if not path.is_file():
         return False
+    host = urlsplit(base_url).netloc
     try:
-        return netrc.netrc(path).authenticators(urlsplit(os.environ.get("WANDB_BASE_URL", SITE)).netloc) is not None
-    except netrc.NetrcParseError:  # wandb could not read it either
+        entries = netrc.netrc(path)
+    except netrc.NetrcParseError:  # wandb cannot read it either
         return False
+    return any(entries.authenticators(name) for name in (SITE if host in SITE else (host,)))
 
 
 def run_id(run_dir: Path) -> str:
@@ -68,16 +70,22 @@ class Wandb(Callback):
 
         self._run_dir.mkdir(parents=True, exist_ok=True)
         facts = {"strategy": run.strategy, "world_size": run.world_size, "device": run.device, "parameters": run.parameters, "data": dict(run.data)}
-        self._run = wandb.init(
-            project=self._project,
-            name=self._name,
-            id=run_id(self._run_dir),
-            resume="allow",
-            dir=self._run_dir,
-            mode=None if "WANDB_MODE" in os.environ else "online" if has_key() else "offline",
-            config={**run.config, "facts": facts},
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        mode = os.environ.get("WANDB_MODE") or ("online" if has_key(wandb.setup().settings.base_url) else "offline")
+        try:
+            self._run = wandb.init(
+                project=self._project,
+                name=self._name,
+                id=run_id(self._run_dir),
+                resume="allow",
+                dir=self._run_dir,
+                mode=mode,  # type: ignore[arg-type]
+                config={**run.config, "facts": facts},
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except wandb.Error as error:
+            raise RunError(
+                f"wandb.enabled=true: Weights & Biases did not start: {error}. With WANDB_MODE=offline in the environment it needs no server"
+            ) from error
         self._run.define_metric("*", step_metric="step")
 
     def on_step(self, info: StepInfo) -> None:
