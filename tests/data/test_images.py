@@ -26,13 +26,15 @@ def test_digits_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
     train, evaluation = opened(), opened("eval")
-    assert len(train) + len(evaluation) == 1797 and 300 < len(evaluation) < 420
+    assert len(train) + len(evaluation) == 1797
+    assert 300 < len(evaluation) < 420
     assert train.spec == {"channels": 1, "height": 8, "width": 8, "classes": 10}
     digits = load_digits()
     expected = {(image.tobytes(), label) for image, label in zip((digits.images / 16).astype(np.float32), digits.target, strict=True)}
     for samples in (train, evaluation):
         batch = samples.batch(range(len(samples)))
-        assert batch["images"].dtype.is_floating_point and float(batch["images"].max()) == 1
+        assert batch["images"].dtype.is_floating_point
+        assert float(batch["images"].max()) == 1
         assert {(i[0].numpy().tobytes(), int(j)) for i, j in zip(batch["images"], batch["labels"], strict=True)} <= expected
 
 
@@ -44,7 +46,8 @@ def test_digits_are_read_from_the_cache_the_second_time(monkeypatch):
 
 def test_folder_of_class_folders(folder):
     train, evaluation = opened(path=str(folder)), opened("eval", path=str(folder))
-    assert len(train) + len(evaluation) == 40 and len(evaluation) > 0
+    assert len(train) + len(evaluation) == 40
+    assert len(evaluation) > 0
     assert train.spec == {"channels": 3, "height": 4, "width": 6, "classes": 2}
     assert train.describe()["class_names"] == ["dark", "light"]
     batch = train.batch(range(len(train)))

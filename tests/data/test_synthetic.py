@@ -33,7 +33,8 @@ def test_uneven_tokens_have_every_length_and_are_padded():
     lengths = [len(samples[i]["labels"]) for i in range(100)]
     assert set(lengths) == {1, 2, 3, 4, 5, 6}
     batch = samples.batch(range(100))
-    assert batch["labels"].shape == (100, 6) and int((batch["labels"] != -100).sum()) == sum(lengths)
+    assert batch["labels"].shape == (100, 6)
+    assert int((batch["labels"] != -100).sum()) == sum(lengths)
 
 
 def test_tokens_can_be_learnt():

@@ -45,7 +45,8 @@ def test_batch_equals_collated_samples(table):
     batch, collated = samples.batch([3, 0, 7]), samples.collate([samples[3], samples[0], samples[7]])
     assert batch.keys() == collated.keys()
     for key in batch:
-        assert batch[key].dtype == collated[key].dtype and batch[key].tolist() == collated[key].tolist()
+        assert batch[key].dtype == collated[key].dtype
+        assert batch[key].tolist() == collated[key].tolist()
 
 
 def test_regression_ordinal_and_chosen_features(table):
@@ -91,7 +92,8 @@ def test_large_files_are_read_in_several_batches(tmp_path):
     train, evaluation = opened(path, target="y"), opened(path, "eval", target="y")
     assert len(train) + len(evaluation) == count
     values = train.batch(range(len(train)))["features"].double()
-    assert abs(float(values.mean())) < 1e-6 and float(values.std(unbiased=False)) == pytest.approx(1, abs=1e-6)
+    assert abs(float(values.mean())) < 1e-6
+    assert float(values.std(unbiased=False)) == pytest.approx(1, abs=1e-6)
 
 
 def test_the_second_open_reads_nothing_but_the_cache(table, monkeypatch):

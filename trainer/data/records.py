@@ -39,7 +39,7 @@ class JsonLinesSpan(Span):
                 if line.isspace():
                     continue
                 try:
-                    text = _text_of(json.loads(line), self.text_field)
+                    text = _text_of(json.loads(line.rstrip(b"\r\n")), self.text_field)
                 except (ValueError, TypeError, KeyError) as error:
                     where = f"{self.path}:{self._lines_before() + number}"
                     raise ConfigError(f"{where}: {_complaint(error, self.text_field)}") from error
@@ -194,6 +194,7 @@ def dataset_spans(rows: Any, name: str, text_field: str, target: int) -> list[Sp
     """The rows of one split cut into spans of about `target` bytes."""
     if text_field not in rows.column_names:
         raise ConfigError(f"data.dataset={name}: has no column {text_field!r} (data.text_field); its columns are: {', '.join(rows.column_names)}")
+    rows = rows.select_columns([text_field])
     total = max(int(rows.data.nbytes), 1)
     step = max(1, len(rows) * target // total)
     bounds = [*range(0, len(rows), step), len(rows)]

@@ -7,11 +7,14 @@ order, so that the result depends on the input alone, and memory on neither.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,7 +95,7 @@ class _PartWriter:
             if fresh and document.ends and len(ids) + len(end) < 2:
                 continue
             if fresh:
-                self.starts.write(np.int64(self.part.tokens).tobytes())
+                self.starts.write(np.asarray(self.part.tokens, "<i8").tobytes())
                 self.part.documents += 1
                 fresh = False
             self._append(ids, document)
@@ -138,10 +141,10 @@ def write_shards(directory: Path, units: Sequence[Unit], tokenizer: Tokenizer, v
     total = sum(unit.size for unit in units)
     places = [directory / f"part{number:06d}" for number in range(len(units))]
     counts = {split: np.zeros(vocab_size, np.int64) for split in SPLITS}
-    sums = {split: hashlib.sha256() for split in SPLITS}
+    sums = {split: (hashlib.sha256(), hashlib.sha256()) for split in SPLITS}
     whole = {split: Part() for split in SPLITS}
-    with progress("tokenising", total) as advance:
-        results = _run(units, places, tokenizer, vocab_size, workers if total >= tokenizer.parallel_from else 1)
+    results = _run(units, places, tokenizer, vocab_size, workers if total >= tokenizer.parallel_from else 1)
+    with closing(results), progress("tokenising", total) as advance:
         for unit, place, parts in zip(units, places, results, strict=True):
             for split, part in parts.items():
                 _append_part(directory / split, place.with_name(f"{place.name}.{split}"), whole[split].tokens, sums[split])
@@ -153,7 +156,7 @@ def write_shards(directory: Path, units: Sequence[Unit], tokenizer: Tokenizer, v
         split: {
             "tokens": part.tokens,
             "documents": part.documents,
-            "sha256": sums[split].hexdigest(),
+            "sha256": "".join(part.hexdigest() for part in sums[split]),
             "unigram_entropy": entropy(counts[split]),
         }
         for split, part in whole.items()
@@ -162,7 +165,7 @@ def write_shards(directory: Path, units: Sequence[Unit], tokenizer: Tokenizer, v
     return {"files": files, "splits": facts, "dtype": dtype_of(vocab_size).str, "vocab_size": vocab_size}
 
 
-def _run(units: Sequence[Unit], places: Sequence[Path], tokenizer: Tokenizer, vocab_size: int, workers: int) -> Iterator[dict[str, Part]]:
+def _run(units: Sequence[Unit], places: Sequence[Path], tokenizer: Tokenizer, vocab_size: int, workers: int) -> Generator[dict[str, Part]]:
     workers = min(workers, len(units))
     if workers <= 1 or multiprocessing.current_process().daemon:  # a daemon may have no children
         for unit, place in zip(units, places, strict=True):
@@ -170,30 +173,32 @@ def _run(units: Sequence[Unit], places: Sequence[Path], tokenizer: Tokenizer, vo
         return
     # Spawned, not forked: the caller may hold threads, a process group or a GPU.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_tokenise, unit, place, tokenizer, vocab_size) for unit, place in zip(units, places, strict=True)]
+        waiting: deque[Future[dict[str, Part]]] = deque()  # few at a time: results and part files must not pile up
+        work = zip(units, places, strict=True)
         try:
-            for number in range(len(futures)):
-                yield futures[number].result()
+            while True:
+                for unit, place in itertools.islice(work, 4 * workers - len(waiting)):
+                    waiting.append(pool.submit(_tokenise, unit, place, tokenizer, vocab_size))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise RunError("a process that tokenised the data died (killed, or out of memory?); fewer data.workers need less memory") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _append_part(place: Path, part: Path, offset: int, checksum: Any) -> None:
-    """Append PART.bin and PART.docs, whose positions start from 0, to PLACE.bin and PLACE.docs."""
-    bin_part, docs_part = part.with_suffix(part.suffix + ".bin"), part.with_suffix(part.suffix + ".docs")
-    with bin_part.open("rb") as source, place.with_suffix(".bin").open("ab") as target:
-        while block := source.read(1 << 20):
-            checksum.update(block)
-            target.write(block)
-    with docs_part.open("rb") as source, place.with_suffix(".docs").open("ab") as target:
-        while block := source.read(1 << 20):
-            starts = (np.frombuffer(block, "<i8") + offset).astype("<i8").tobytes()
-            checksum.update(starts)
-            target.write(starts)
-    bin_part.unlink()
-    docs_part.unlink()
+def _append_part(place: Path, part: Path, offset: int, sums: tuple[Any, Any]) -> None:
+    """Append PART.bin and PART.docs, whose positions start from 0, to PLACE.bin and PLACE.docs, and take their checksums."""
+    for suffix, checksum in zip((".bin", ".docs"), sums, strict=True):
+        source_path = part.with_name(part.name + suffix)
+        with source_path.open("rb") as source, place.with_suffix(suffix).open("ab") as target:
+            while block := source.read(1 << 20):
+                if suffix == ".docs":
+                    block = (np.frombuffer(block, "<i8") + offset).astype("<i8").tobytes()
+                checksum.update(block)
+                target.write(block)
+        source_path.unlink()
 
 
 def entropy(counts: np.ndarray) -> float:

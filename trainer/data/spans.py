@@ -111,7 +111,12 @@ class SeparatedSpan(Span):
 
 def whole_document(text: str, where: str) -> Document:
     """A document in one piece, split by its content, so that copies never lie on both sides."""
-    return Document(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), iter((text,)), where=where)
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:  # JSON can hold half a surrogate pair, which is no character: U+FFFD as browsers do
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        raw = text.encode()
+    return Document(hashlib.sha256(raw).digest(), iter((text,)), where=where)
 
 
 def text_spans(path: Path, name: str, length: int, target: int, separator: str | None) -> list[Span]:

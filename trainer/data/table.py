@@ -95,11 +95,8 @@ def batches(path: Path, columns: Sequence[str]) -> Iterator[Batch]:
     """
     first = 0
     with _errors(path):
-        if path.suffix.lower() == ".parquet":
-            reader = _parquet_file(path).iter_batches(_ROWS, columns=list(columns))
-        else:
-            reader = iter(_csv_reader(path, columns))
-        for batch in reader:
+        is_parquet = path.suffix.lower() == ".parquet"
+        for batch in _parquet_file(path).iter_batches(_ROWS, columns=list(columns)) if is_parquet else _csv_reader(path, columns):
             yield Batch(path, first, {name: batch.column(name) for name in columns}, batch.num_rows)
             first += batch.num_rows
 

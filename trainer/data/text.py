@@ -64,6 +64,8 @@ class Text(TokenizedText):
         if not self.eval_paths:
             return self._files("data.paths", self.paths, None)
         train, evaluation = self._files("data.paths", self.paths, "train"), self._files("data.eval_paths", self.eval_paths, "eval")
+        if both := {stamp[1] for stamp in train.stamp[0]} & {stamp[1] for stamp in evaluation.stamp[0]}:
+            raise ConfigError(f"data.eval_paths={self.eval_paths}: {min(both)} is among data.paths too; evaluation needs text that is not trained on")
         return Inputs([train.stamp, evaluation.stamp], lambda: [*train.units(), *evaluation.units()])
 
     def _files(self, key: str, patterns: Sequence[str], split: str | None) -> Inputs:
@@ -109,6 +111,6 @@ def _matches(key: str, pattern: str) -> list[tuple[Path, str]]:
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
     for path in found:
-        if path.stat().st_size == 0:
+        if file_stamp(path)[1] == 0:
             raise ConfigError(f"{key}: {path}: is empty")
     return [(path, path.relative_to(fixed).as_posix()) for path in found]

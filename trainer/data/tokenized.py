@@ -81,7 +81,9 @@ class TokenizedText(Data):
                 raise ConfigError(f"data.{key}={value}: must be at least 1")
         if not 0 <= self.eval_fraction < 1:
             raise ConfigError(f"data.eval_fraction={self.eval_fraction}: must be at least 0 and below 1")
-        if (self.tokenizer is TokenizerKind.hf) != (self.tokenizer_path is not None):
+        if self.tokenizer is TokenizerKind.hf and self.tokenizer_path is None:
+            raise ConfigError("data.tokenizer=hf: needs data.tokenizer_path: a tokenizer.json, a directory with one, or a hub id")
+        if self.tokenizer is not TokenizerKind.hf and self.tokenizer_path is not None:
             raise ConfigError(f"data.tokenizer_path={self.tokenizer_path}: belongs to data.tokenizer=hf, and data.tokenizer={self.tokenizer.name}")
         if self.end_token is not None and self.tokenizer is not TokenizerKind.hf:
             raise ConfigError(f"data.end_token={self.end_token}: only for data.tokenizer=hf; data.tokenizer={self.tokenizer.name} has its own")

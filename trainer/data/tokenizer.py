@@ -50,7 +50,7 @@ class ByteTokenizer(Tokenizer):
     parallel_from = 256 << 20
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+        return np.frombuffer(text.encode(), np.uint8)
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
