@@ -42,8 +42,8 @@ class HF(LanguageModel):
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.hf_module import build, read_config
 
-        config = read_config(self)
-        text = config.get_text_config()
+        module = build(read_config(self), self.path)
+        text: Any = module.config.get_text_config()  # type: ignore[union-attr, operator]
         vocab, length = data_vocab("hf", spec), int(spec["seq_len"])
         if vocab > text.vocab_size:
             raise ConfigError(
@@ -55,7 +55,7 @@ class HF(LanguageModel):
             raise ConfigError(
                 f"model.path={self.path}: takes at most {limit} tokens, but the data has sequences of {length}; give data.seq_len={limit} or less"
             )
-        return self.check_freeze(build(config))
+        return self.check_freeze(module)
 
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
         from trainer.models.hf_module import decoder_layers
@@ -81,7 +81,7 @@ class HF(LanguageModel):
         place = resolve(self)
         if self.fresh or not has_weights(place):
             return None
-        return open_weights(place, build(read_config(self)), str(self.path))
+        return open_weights(place, build(read_config(self), self.path), self.path)
 
     def attention_size(self, module: nn.Module) -> tuple[int, int]:
         text: Any = module.config.get_text_config()  # type: ignore[union-attr, operator]

@@ -60,7 +60,7 @@ def read_config(model: HF) -> Any:
     return config
 
 
-def build(config: Any) -> nn.Module:
+def build(config: Any, path: str | None) -> nn.Module:
     """The causal language model of `config` on the meta device, in fp32, tied as the config says.
 
     Raises:
@@ -70,7 +70,7 @@ def build(config: Any) -> nn.Module:
         try:
             return _transformers().AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         except ValueError as error:
-            raise ConfigError(f"model.path: {config.model_type!r} is not a causal language model of transformers") from error
+            raise ConfigError(f"model.path={path}: {config.model_type!r} is not a causal language model of transformers") from error
 
 
 def decoder_layers(module: nn.Module) -> list[nn.Module]:
@@ -145,7 +145,7 @@ def has_weights(place: Path) -> bool:
     return False
 
 
-def open_weights(place: Path, module: nn.Module, path: str) -> Callable[[str], Tensor]:
+def open_weights(place: Path, module: nn.Module, path: str | None) -> Callable[[str], Tensor]:
     """A function from a parameter's name in `module` to its value, read from safetensors when it is called.
 
     A tied parameter is found under any of its names, and names without the model's prefix (as in
