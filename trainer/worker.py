@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -42,8 +40,10 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def run(config: Config, place: Place) -> None:
+def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Train as `config` says, as one rank of `place.world_size`.
+
+    `asked` becomes non-empty when somebody other than this process's signals asks for a stop (Ray).
 
     Raises:
         ConfigError: what could only be found out here (the data, the model, the checkpoint).
@@ -52,7 +52,7 @@ def run(config: Config, place: Place) -> None:
     """
     assert config.run_dir is not None
     with ExitStack() as stack:
-        stop_asked = stack.enter_context(_signals())
+        stop_asked = stack.enter_context(_signals([] if asked is None else asked))
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         torch.use_deterministic_algorithms(config.train.deterministic, warn_only=True)
         distributed.init(place, device)
@@ -61,9 +61,8 @@ def run(config: Config, place: Place) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def _signals(asked: list[int]) -> Iterator[list[int]]:
     """SIGTERM, and SIGINT once, ask for a stop that all ranks agree on; SIGINT twice is at once."""
-    asked: list[int] = []
 
     def ask(number: int, _: Any) -> None:
         if number == signal.SIGINT and signal.SIGINT in asked:
@@ -262,17 +261,3 @@ def _save(engine: Engine, config: Config, run_dir: Path, position: checkpoint.Po
 def _finish(watchers: list[Callback], status: str, facts: dict[str, Any]) -> None:
     for watcher in watchers:
         watcher.on_finish(status, facts)
-
-
-def main() -> int:
-    """One rank, started by a launcher: `python -m trainer.worker CONFIG_YAML`."""
-    from trainer.launchers.ranks import failure_recorded
-
-    place = Place.from_env()
-    with failure_recorded(place.rank):
-        run(configs.load(Path(sys.argv[1])), place)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

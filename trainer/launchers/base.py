@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.part import Part
@@ -32,6 +33,23 @@ class Launcher(Part):
     def world_size(self, config: Config) -> int:
         """How many processes `launch` will run, over all nodes."""
 
+    def processes(self, config: Config) -> int:
+        """Processes on each node."""
+        if self.nproc_per_node is not None:
+            return self.nproc_per_node
+        gpus = count_gpus() if config.train.device.name != "cpu" else 0
+        several = config.strategy is not None and config.strategy.name != "single"
+        return gpus or (2 if several else 1)
+
     def per_node(self) -> list[str]:
         """Fields that differ from node to node in one run (left out of the run's name)."""
         return []
+
+
+def count_gpus() -> int:
+    """GPUs of this machine. PyTorch is asked (and imported) only where the system shows any."""
+    if not (Path("/proc/driver/nvidia").exists() or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,20 +1,67 @@
-"""How a rank that fails says why: one JSON file, which its launcher reads (torchrun's too)."""
+"""How ranks that fail say why, and what their ends mean together: one message that names the culprit."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun sets it too, and shows what is written there
+EXPLAINED = {"ConfigError": EXIT_USAGE, "RunError": EXIT_FAILED, "Stopped": EXIT_RESUMABLE, "KeyboardInterrupt": EXIT_FAILED}
+INTERRUPTED = "interrupted twice, so ended at once; what the last checkpoint holds is kept"
+
+
+class RankDied(RunError):
+    """A rank died, or failed without an explanation: starting again from the last checkpoint may help."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a rank ended, in its own words."""
+
+    rank: int
+    kind: str
+    """Name of the exception's class."""
+    message: str
+    trace: str
+    """The traceback, as Python prints it."""
+
+    @staticmethod
+    def of(rank: int, error: BaseException) -> Failure:
+        kind = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in EXPLAINED), type(error).__name__)
+        message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error)
+        return Failure(rank, kind, message, "".join(traceback.format_exception(error)))
+
+    @property
+    def explained(self) -> bool:
+        """Whether the message says all: no traceback is needed, and starting again would not help."""
+        return self.kind in EXPLAINED
+
+    @property
+    def secondary(self) -> bool:
+        """Whether this only tells that another rank has gone."""
+        return ("gloo" in self.message and "Connection" in self.message) or "could not reach the other processes" in self.message
+
+    def to_json(self) -> str:
+        """As torchrun reads it, with what `from_json` needs."""
+        message = {"message": self.message, "extraInfo": {"py_callstack": self.trace, "timestamp": str(int(time.time()))}}
+        return json.dumps({"message": message, "rank": self.rank, "kind": self.kind})
+
+    @staticmethod
+    def from_json(text: str) -> Failure:
+        record: dict[str, Any] = json.loads(text)
+        message = record["message"]
+        return Failure(record["rank"], record["kind"], message["message"], message["extraInfo"]["py_callstack"])
 
 
 @contextmanager
@@ -22,32 +69,70 @@ def failure_recorded(rank: int) -> Iterator[None]:
     """End the process with the exit status that an exception stands for, after writing it down."""
     try:
         yield
-    except (ConfigError, RunError, Stopped, KeyboardInterrupt) as error:
-        _write(rank, error, expected=True)
-        status = {ConfigError: EXIT_USAGE, Stopped: EXIT_RESUMABLE}.get(type(error), EXIT_FAILED)
-    except Exception as error:
-        _write(rank, error, expected=False)
-        status = EXIT_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        failure = Failure.of(rank, error)
+        _write(failure)
     else:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # not sys.exit: threads and a process group that still wait for other ranks must not hold this one
+    os._exit(EXPLAINED.get(failure.kind, EXIT_FAILED))  # not sys.exit: threads and a process group that still wait for other ranks must not hold this one
 
 
-def _write(rank: int, error: BaseException, *, expected: bool) -> None:
-    trace = "".join(traceback.format_exception(error))
+def _write(failure: Failure) -> None:
     path = os.environ.get(ERROR_FILE)
     if path is None:
-        sys.stderr.write(f"rank {rank}: {error}\n" if expected else trace)
+        sys.stderr.write(f"rank {failure.rank}: {failure.message}\n" if failure.explained else failure.trace)
         return
-    message = {"message": str(error), "extraInfo": {"py_callstack": trace, "timestamp": str(int(time.time()))}}
-    record = {"message": message, "rank": rank, "kind": type(error).__name__, "expected": expected, "time": time.time()}
     partial = Path(f"{path}.partial")
-    partial.write_text(json.dumps(record), encoding="utf-8")
+    partial.write_text(failure.to_json(), encoding="utf-8")
     os.replace(partial, path)
 
 
-def read_failure(path: Path) -> dict[str, Any] | None:
+def read_failure(path: Path) -> Failure | None:
     """What a rank wrote down, or None where it had no time to."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return Failure.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def how_it_ended(status: int) -> str:
+    """The exit status of a process in words; negative is a signal."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    name = signal.Signals(-status).name
+    return f"was ended by {name}" + (" (out of memory? the kernel's log says)" if name == "SIGKILL" else "")
+
+
+def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
+    """Raise what the ranks' ends mean together. Both arguments are in the order in which it happened.
+
+    `died` are ranks that ended by themselves without a word, and how. One rank's end brings the others
+    down, with errors of their own, so: a death explains them, then an error with an explanation, then
+    any other error, and last one that only tells of a lost connection.
+
+    Raises:
+        RankDied, ConfigError, RunError, Stopped: nothing is raised when all ranks ended well.
+    """
+    explained = [failure for failure in failures.values() if failure.explained and failure.kind != "Stopped" and not failure.secondary]
+    unexplained = sorted((failure for failure in failures.values() if not failure.explained or failure.secondary), key=lambda failure: failure.secondary)
+    if died:
+        rank, how = next(iter(died.items()))
+        raise RankDied(f"rank {rank} died: it {how}; the other ranks were ended")
+    if explained:
+        culprit = explained[0]
+        raise ConfigError(culprit.message) if culprit.kind == "ConfigError" else RunError(culprit.message)
+    if unexplained:
+        culprit = unexplained[0]
+        detail = culprit.message if culprit.explained else f"{culprit.kind}: {culprit.message}\n\n{culprit.trace}"
+        raise RankDied(f"rank {culprit.rank} failed: {detail}")
+    for failure in failures.values():
+        raise Stopped(failure.message)
+
+
+def restarting(error: RankDied, restart: int, most: int) -> str:
+    """What is said when the ranks are started again."""
+    return f"{error}\nrestart {restart} of {most} from the last checkpoint"
+
+
+def prefixed(rank: int, text: str) -> str:
+    """`text` with `[rank R] ` before each of its lines."""
+    return "".join(f"[rank {rank}] {line}" for line in text.splitlines(keepends=True))

@@ -1,0 +1,165 @@
+"""The ranks of one machine as child processes: started, watched, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from trainer.errors import EXIT_RESUMABLE, ConfigError, RunError
+from trainer.launchers.child import LAUNCHER_FD
+from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, how_it_ended, judge, prefixed, read_failure
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+    from trainer.launchers.local import Local
+
+GRACE_SECONDS = 5.0  # the others have this long to say why they fail too, before they are ended
+POLL_SECONDS = 0.02
+
+Children = dict[int, subprocess.Popen[bytes]]
+"""Rank to process."""
+
+
+def run_children(knobs: Local, config: Config, nproc: int) -> None:
+    """Start this machine's ranks, wait for all, and raise what their ends mean together.
+
+    Raises:
+        ConfigError, RunError, Stopped: see `ranks.judge`.
+    """
+    from trainer.config import save
+
+    with ExitStack() as stack:
+        files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainer-")))
+        save(config, files / "config.yaml")
+        children: Children = {}
+        stack.callback(_end, children)
+        stack.enter_context(_forwarded_signals(children))
+        try:
+            _start(children, knobs, nproc, files, stack)
+            died = _wait(children, files)
+        except KeyboardInterrupt:
+            raise RunError(INTERRUPTED) from None
+        failures = [failure for rank in children if (failure := read_failure(_record(files, rank))) is not None]
+    judge({failure.rank: failure for failure in failures}, died)
+
+
+def _start(children: Children, knobs: Local, nproc: int, files: Path, life: ExitStack) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen("127.0.0.1" if knobs.nnodes == 1 else "", knobs.master_port)) if knobs.node_rank == 0 else None
+        port = listener.getsockname()[1] if listener else knobs.master_port
+        alive, held = os.pipe()
+        stack.callback(os.close, alive)
+        life.callback(os.close, held)  # nobody inherits it: it closes when this process is done, or dies
+        for local_rank in range(nproc):
+            rank = knobs.node_rank * nproc + local_rank
+            env = os.environ | {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(local_rank),
+                "WORLD_SIZE": str(knobs.nnodes * nproc),
+                "LOCAL_WORLD_SIZE": str(nproc),
+                "MASTER_ADDR": knobs.master_addr,
+                "MASTER_PORT": str(port),
+                ERROR_FILE: str(_record(files, rank)),
+                LAUNCHER_FD: str(alive),
+            }
+            env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+            if knobs.interface is not None:
+                env |= {"GLOO_SOCKET_IFNAME": knobs.interface, "NCCL_SOCKET_IFNAME": knobs.interface}
+            fds = [alive]
+            if rank == 0 and listener is not None:
+                fds.append(listener.fileno())
+                env["TRAINER_LISTEN_FD"] = str(listener.fileno())
+            command = [sys.executable, "-m", "trainer.launchers.child", str(files / "config.yaml")]
+            # Its own session: a Ctrl-C in the terminal reaches it once, passed on by this process.
+            children[rank] = subprocess.Popen(
+                command, env=env, pass_fds=fds, start_new_session=True, stdin=subprocess.DEVNULL, stderr=None if rank == 0 else subprocess.PIPE
+            )
+            if rank != 0:
+                threading.Thread(target=_pass_on, args=(rank, children[rank].stderr), daemon=True).start()
+
+
+def _pass_on(rank: int, stream: IO[bytes]) -> None:
+    for line in stream:
+        sys.stderr.write(prefixed(rank, line.decode(errors="replace")))
+
+
+def _record(files: Path, rank: int) -> Path:
+    return files / f"rank-{rank}.json"
+
+
+@contextmanager
+def _forwarded_signals(children: Children) -> Iterator[None]:
+    """SIGTERM, and SIGINT once, are passed on; SIGINT twice raises KeyboardInterrupt here."""
+    asked: list[int] = []
+
+    def forward(number: int, _: Any) -> None:
+        if number == signal.SIGINT and signal.SIGINT in asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        for child in children.values():
+            if child.poll() is None:
+                child.send_signal(number)
+
+    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _wait(children: Children, files: Path) -> dict[int, str]:
+    """Wait for all to end; the rest are ended soon after one has failed. Returns who died by itself, and how."""
+    died: dict[int, str] = {}
+    failed_at: float | None = None
+    while True:
+        ended = {rank: status for rank, child in children.items() if (status := child.poll()) is not None}
+        for rank, status in ended.items():
+            if status in (0, EXIT_RESUMABLE):
+                continue
+            if rank not in died and not _record(files, rank).exists():
+                died[rank] = how_it_ended(status)
+            failed_at = failed_at or time.monotonic()
+        if len(ended) == len(children):
+            return died
+        if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
+            return died
+        time.sleep(POLL_SECONDS)
+
+
+def _end(children: Children) -> None:
+    """End what still runs, and whatever the ranks have started: each leads its own process group."""
+    for child in children.values():
+        with suppress(ProcessLookupError, PermissionError):  # nothing is left of it (macOS says the second of a zombie)
+            os.killpg(child.pid, signal.SIGKILL)
+    for child in children.values():
+        child.wait()
+
+
+@contextmanager
+def listen(address: str, port: int | None) -> Iterator[socket.socket]:
+    """A listening socket for rank 0's store, bound here so that nobody can take the port in between.
+
+    Raises:
+        ConfigError: the port is in use.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port or 0))
+            listener.listen(1024)
+        except OSError as error:
+            raise ConfigError(
+                f"launcher.master_port={port}: cannot be listened on ({error.strerror}); choose another, or leave it out to take a free one"
+            ) from error
+        yield listener

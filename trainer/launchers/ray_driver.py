@@ -1,0 +1,191 @@
+"""Starts or joins a Ray cluster, trains in it with Ray Train, and says how that ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import ConfigError, RunError, Stopped
+from trainer.launchers.link import Exchange
+from trainer.launchers.ranks import INTERRUPTED, RankDied, judge, restarting
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+    from trainer.launchers.ray import Ray
+
+GRACE_SECONDS = 5.0  # the other ranks have this long to say why they fail too, before they are ended
+ANSWER_SECONDS = 5.0
+OBJECT_STORE_BYTES = 100_000_000  # the run passes nothing through it
+SETTINGS = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths are the user's
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # output goes over the launcher's own line
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late Ray notices that a run is done
+}
+
+
+def drive(knobs: Ray, config: Config) -> None:
+    """Train `config` in Ray to the end.
+
+    Raises:
+        ConfigError, RunError, Stopped: as of the local launcher.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    cluster = knobs.cluster()
+    if cluster is not None and cluster != "auto":
+        _check_answers(cluster)
+    nproc = knobs.processes(config)
+    workers = knobs.nnodes * nproc
+    resources = {"CPU": 1.0 if cluster else float(max(1, (os.cpu_count() or 1) // workers)), **knobs.resources_per_worker}
+    with _connected(cluster, resources, workers) as host:
+        restarts = iter(range(1, config.run.max_restarts + 1))
+
+        def tell(exchange: Exchange) -> None:
+            try:
+                judge(exchange.failures, exchange.died)
+            except RankDied as error:
+                print(restarting(error, next(restarts), config.run.max_restarts), file=sys.stderr)
+
+        exchange = Exchange(host, tell)
+        try:
+            error = _supervise(exchange, lambda: _fit(config, exchange, resources, workers))
+        finally:
+            exchange.close()
+        judge(exchange.failures, exchange.died)
+        if error is not None:
+            raise RunError(f"Ray Train failed: {error}")
+
+
+def _check_answers(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"launcher.address={address}: no Ray cluster answers there ({error}); `ray status` shows a running one, and without an address one is started here"
+        ) from error
+
+
+@contextmanager
+def _connected(cluster: str | None, resources: dict[str, float], workers: int) -> Iterator[str]:
+    """A connection to Ray; yields this machine's address in it. A Ray that was started here ends with it."""
+    import ray
+
+    if cluster is None:
+        ray.init(
+            address="local",
+            num_cpus=int(max(os.cpu_count() or 1, workers * resources["CPU"])),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        try:
+            ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise ConfigError(f"launcher.address={cluster}: no Ray cluster answers there ({error})") from error
+    try:
+        yield ray.util.get_node_ip_address()
+    finally:
+        ray.shutdown()
+
+
+def _supervise(exchange: Exchange, fit: Callable[[], None]) -> Exception | None:
+    """Run `fit` in a thread (Ray would take Ctrl-C for itself in the main one); signals go to the ranks.
+
+    Returns what Ray says of a failure.
+    """
+    result: list[Exception] = []
+
+    def work() -> None:
+        try:
+            fit()
+        except Exception as error:
+            result.append(error)
+
+    asked: list[int] = []
+
+    def forward(number: int, _: Any) -> None:
+        if number == signal.SIGINT and signal.SIGINT in asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        exchange.ask(number)
+
+    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    over_since: float | None = None
+    try:
+        while thread.is_alive():
+            thread.join(0.05)
+            if asked and not exchange.met:
+                raise Stopped("before training began; run the same command to go on")
+            if exchange.over:
+                over_since = over_since or time.monotonic()
+                if time.monotonic() - over_since > GRACE_SECONDS:
+                    exchange.end()
+    except KeyboardInterrupt:
+        raise RunError(INTERRUPTED) from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    return result[0] if result else None
+
+
+def _fit(config: Config, exchange: Exchange, resources: dict[str, float], workers: int) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from trainer.config import to_plain
+    from trainer.launchers.base import count_gpus
+
+    gpus = config.train.device.name == "cuda" or (config.train.device.name == "auto" and count_gpus() > 0)
+    assert config.run_dir is not None
+    storage = Path(config.run_dir).resolve() / ".ray"
+    arguments = {
+        "config": to_plain(config),
+        "launcher": asdict(exchange.address),
+        "directory": os.getcwd(),
+        "terminal": sys.stderr.isatty() and sys.stdout.isatty(),
+        "columns": shutil.get_terminal_size().columns,
+        "path": [str(Path(__file__).parents[2]), os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))],
+    }
+    try:
+        TorchTrainer(
+            _train_function(),
+            train_loop_config=arguments,
+            torch_config=TorchConfig(backend="cuda:nccl,cpu:gloo" if gpus else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus, resources_per_worker=resources | ({"GPU": 1.0} if gpus else {})),
+            run_config=RunConfig(name=exchange.address.token, storage_path=str(storage), failure_config=FailureConfig(max_failures=config.run.max_restarts)),
+        ).fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _train_function() -> Callable[[dict[str, Any]], None]:
+    """A function that needs nothing of this package before it has put it on the worker's path."""
+
+    def train(arguments: dict[str, Any]) -> None:
+        import sys
+
+        sys.path[:0] = [entry for entry in arguments["path"] if entry not in sys.path]
+        from trainer.launchers.ray_worker import run_rank
+
+        run_rank(arguments)
+
+    return train
