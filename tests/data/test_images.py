@@ -101,6 +101,7 @@ ERRORS = [
     ({"eval_fraction": 0.0}, "data.eval_fraction=0.0: must be above 0 and below 1"),
     ({"path": "x", "channels": 2}, "data.channels=2: must be 1 (grey) or 3 (colour)"),
     ({"path": "x", "resize": (0, 3)}, "data.resize=[0, 3]: must be a height and a width of at least 1"),
+    ({"path": "x", "resize": (3,)}, "data.resize=[3]: must be a height and a width of at least 1"),
     ({"channels": 1}, "data.channels, data.resize: belong to data.path, which is not given (the digits are 1 x 8 x 8)"),
 ]
 

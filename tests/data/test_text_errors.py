@@ -29,12 +29,13 @@ def test_files_that_cannot_be_read(tmp_path):
     assert message_of(loop) == f"{loop}: cannot be read: Too many levels of symbolic links"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "parquet"])
 def test_files_without_permission(tmp_path, suffix):
     path = tmp_path / f"secret.{suffix}"
     path.write_text("x")
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
     assert message_of(path) == f"{path}: cannot be read: Permission denied"
 
 

@@ -45,7 +45,7 @@ def file_stamp(path: Path) -> list[Any]:
 
 def unreadable(path: Path | str, error: OSError) -> ConfigError:
     """The error for an input that cannot be read, with the system's reason."""
-    return ConfigError(f"{path}: cannot be read: {error.strerror or error}")
+    return ConfigError(f"{path}: cannot be read: {os.strerror(error.errno) if error.errno else error}")
 
 
 def cached(kind: str, key: str, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:

@@ -37,7 +37,7 @@ class Images(Data):
             raise ConfigError(f"data.eval_fraction={self.eval_fraction}: must be above 0 and below 1")
         if self.channels not in (1, 3):
             raise ConfigError(f"data.channels={self.channels}: must be 1 (grey) or 3 (colour)")
-        if self.resize is not None and min(self.resize) < 1:
+        if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
             raise ConfigError(f"data.resize={list(self.resize)}: must be a height and a width of at least 1")
         if self.path is None and (self.resize is not None or self.channels != 3):
             raise ConfigError("data.channels, data.resize: belong to data.path, which is not given (the digits are 1 x 8 x 8)")

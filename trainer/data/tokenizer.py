@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from abc import ABC, abstractmethod
@@ -66,7 +67,8 @@ class FileTokenizer(Tokenizer):
     parallel_from = 2 << 20
 
     def encode(self, text: str) -> np.ndarray:
-        return np.asarray(_load(self.path).encode(text, add_special_tokens=False).ids, np.uint32)
+        [encoded] = _load(self.path).encode_batch_fast([text], add_special_tokens=False)  # fast: without offsets
+        return np.asarray(encoded.ids, np.uint32)
 
     def decode(self, ids: Sequence[int]) -> str:
         return _load(self.path).decode([i for i in ids if i != self.end], skip_special_tokens=True)
@@ -150,16 +152,15 @@ def find_tokenizer(path: str) -> Path:
             return place / FILE
         raise ConfigError(f"data.tokenizer_path={path}: the directory has no {FILE}")
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError
     except ImportError as error:
         raise missing_extra("huggingface_hub", "hf", f"data.tokenizer_path={path} (no such file or directory, so a hub id)") from error
     try:
-        found = Path(hf_hub_download(path, FILE))
-        try:
+        if isinstance(kept := try_to_load_from_cache(path, FILE), str):
+            return Path(kept)
+        with contextlib.suppress(EntryNotFoundError):  # there need be none; first, so that where FILE is kept this is too
             hf_hub_download(path, "tokenizer_config.json")
-        except EntryNotFoundError:
-            return found
+        return Path(hf_hub_download(path, FILE))
     except Exception as error:  # network, permission, name: the hub's own words are the best there are
         raise ConfigError(f"data.tokenizer_path={path}: no such file or directory, and not found on the hub: {error}") from error
-    return found
