@@ -95,9 +95,13 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
 
     def run_task(node: DictConfig) -> None:
         try:
-            task(to_config(node))
+            try:
+                config = to_config(node)
+            except Exception as error:
+                raise error if old_full == "1" else explain(error, arguments) from None
+            task(config)
         except Exception as error:  # kept from Hydra, which would print its own lines; the rest of a sweep goes on
-            if len(raised) > 0:
+            if raised:
                 report(raised.pop())
             raised.append(error)
 
@@ -106,7 +110,7 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
     try:
         hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(run_task)()
     except Exception as error:
-        raised.append(error)
+        raised.append(error if old_full == "1" else explain(error, arguments))
     finally:
         sys.argv = old_argv
         if old_full is None:
@@ -114,7 +118,7 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
         else:
             os.environ[FULL_ERROR] = old_full
     if raised:
-        raise raised[-1] if _wants_traceback() else explain(raised[-1], arguments)
+        raise raised[-1]
     return 0
 
 

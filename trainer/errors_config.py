@@ -10,16 +10,13 @@ from trainer.errors import ConfigError
 from trainer.validate import nearest
 
 
-def explain(error: BaseException, arguments: Sequence[str]) -> BaseException:
-    """`error` as a `ConfigError` that names key, value and fix; other errors are returned as they are."""
-    from hydra.errors import HydraException
+def explain(error: Exception, arguments: Sequence[str]) -> ConfigError:
+    """`error`, raised while `arguments` were composed, as a `ConfigError` that names key, value and fix."""
     from omegaconf.errors import OmegaConfBaseException
 
     for link in _chain(error):
         if isinstance(link, ConfigError):
             return link
-    if not isinstance(error, (HydraException, OmegaConfBaseException)):
-        return error
     text = " ".join(str(link) for link in _chain(error))
     key = re.search(r"full_key: (\S+)", text)
     missing = re.search(r"Could not find '([\w/.-]+)'", text)
@@ -33,11 +30,30 @@ def explain(error: BaseException, arguments: Sequence[str]) -> BaseException:
         name = override[1].split("@")[0].lstrip("+")
         return ConfigError(f"unknown key {name!r}{nearest(name, _all_keys(arguments))}")
     if key:
-        first = str(list(_chain(error))[-1]).splitlines()[0]
+        said_by = next((link for link in _chain(error) if isinstance(link, OmegaConfBaseException)), error)
+        first = _expected(text) or str(said_by).splitlines()[0]
         given = next((item.split("=", 1)[1] for item in arguments if item.lstrip("+").split("=", 1)[0] == key[1] and "=" in item), None)
         said = f"{key[1]}={given}" if given is not None else key[1]
         return ConfigError(f"{said}: {first}")
-    return ConfigError(next(line for line in str(error).splitlines() if line.strip()))
+    odd = next((item for item in arguments if not re.match(r"^[+~]{0,2}[A-Za-z_][\w./@]*(=|$)", item) and not item.startswith("-")), None)
+    said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ConfigError(f"{odd}: is not of the form key=value ({said})" if odd else said)
+
+
+def _expected(text: str) -> str | None:
+    """What OmegaConf wanted instead, in words."""
+    choices = re.search(r"expected one of \[([^\]]+)\]", text)
+    if choices:
+        return f"must be one of {choices[1]}"
+    for said, wanted in [
+        ("could not be converted to Integer", "an integer"),
+        ("could not be converted to Float", "a number"),
+        ("is not a valid bool", "true or false"),
+        ("could not be converted to String", "a string"),
+    ]:
+        if said in text:
+            return f"must be {wanted}"
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

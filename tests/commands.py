@@ -1,0 +1,31 @@
+"""Commands run as a person runs them: in a process of their own, in a directory of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY = ["model.layers=1", "model.dim=16", "model.heads=2", "model.kv_heads=null", "data=synthetic", "data.seq_len=16", "train.global_batch_size=4"]
+"""Overrides that make a run take a fraction of a second a step."""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This environment, with the checkout importable and one thread a process."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **extra}
+
+
+def run(*arguments: str, cwd: Path, module: str = "trainer", timeout: float = 240, **extra: str) -> subprocess.CompletedProcess[str]:
+    """`python -m MODULE ARGUMENTS` in `cwd`; its output as text."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=timeout)
+
+
+def run_without_torch(*arguments: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """`python -m trainer ARGUMENTS` where importing torch fails: what must answer without it does."""
+    code = "import runpy, sys; sys.modules['torch'] = None; sys.argv[0] = 'trainer'; runpy.run_module('trainer', run_name='__main__', alter_sys=True)"
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=60)

@@ -1,0 +1,157 @@
+"""Commands and their mistakes: exit status, exact message, nothing started, torch not imported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, TINY, run, run_without_torch
+from trainer.cli import normalise
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("strategy=fsdp", "+strategy=fsdp"),
+        ("+strategy=fsdp", "+strategy=fsdp"),
+        ("++strategy=fsdp", "+strategy=fsdp"),
+        ("+model=gpt", "model=gpt"),
+        ("model=gpt", "model=gpt"),
+        ("+strategy=ddp,fsdp", "+strategy=ddp,fsdp"),
+        ("strategy.no_sync=true", "strategy.no_sync=true"),
+        ("train.seed=1", "train.seed=1"),
+        ("--cfg", "--cfg"),
+    ],
+)
+def test_every_group_takes_both_spellings(given, wanted):
+    assert normalise([given]) == [wanted]
+
+
+@pytest.mark.parametrize("arguments", [["strategy=fsdp"], ["+strategy=fsdp"]])
+def test_cfg_job_shows_every_key_without_torch(arguments, tmp_path):
+    done = run_without_torch(*arguments, "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "reshard_after_forward: true" in done.stdout
+    assert "max_norm: 1.0" in done.stdout
+    assert "layers:" in done.stdout
+
+
+def test_help_answers_without_torch(tmp_path):
+    done = run_without_torch("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "+strategy=NAME" in done.stdout
+    assert "ddp" in done.stdout
+    assert "75 stopped and resumable" in done.stdout
+
+
+CHOICES = ", ".join(sorted(path.stem for path in (ROOT / "configs" / "strategy").glob("*.yaml")))
+MISTAKES = [
+    (["strategy=fsdb"], f"error: strategy=fsdb: there is no such strategy; did you mean 'fsdp'? Choices: {CHOICES}\n"),
+    (["model=gtp"], "error: model=gtp: there is no such model; did you mean 'gpt'? Choices: "),
+    (["optim.lrr=3"], "error: unknown key 'optim.lrr'; did you mean 'optim.lr'?\n"),
+    (["+optim.lrr=3"], "error: unknown key 'optim.lrr'; did you mean 'optim.lr'?\n"),
+    (["++optim.lrr=3"], "error: unknown key 'optim.lrr'; did you mean 'optim.lr'?\n"),
+    (
+        ["strategy=fsdp", "strategy.reshard_after_foward=1"],
+        "error: unknown key 'strategy.reshard_after_foward'; did you mean 'strategy.reshard_after_forward'?\n",
+    ),
+    (["strategy=fsdp", "+strategy.no_snyc=1"], "error: unknown key 'strategy.no_snyc'; did you mean 'strategy.no_sync'?\n"),
+    (["trian.max_steps=3"], "error: unknown key 'trian.max_steps'; did you mean 'train.max_steps'?\n"),
+    (["max_steps=3"], "error: unknown key 'max_steps'; did you mean 'train.max_steps'?\n"),
+    (["+max_steps=3"], "error: unknown key 'max_steps'; did you mean 'train.max_steps'?\n"),
+    (["modle=gpt"], "error: unknown key 'modle'; did you mean 'model'?\n"),
+    (["train.max_steps=many"], "error: train.max_steps=many: must be an integer\n"),
+    (["train.max_steps=1.5"], "error: train.max_steps=1.5: must be an integer\n"),
+    (["optim.lr=fast"], "error: optim.lr=fast: must be a number\n"),
+    (["train.compile=maybe"], "error: train.compile=maybe: must be true or false\n"),
+    (["optim.name=lion"], "error: optim.name=lion: must be one of adamw, adam, sgd, adafactor\n"),
+    (["train.max_steps=0"], "error: train.max_steps=0: must be at least 1\n"),
+    (["optim.lr=-1"], "error: optim.lr=-1.0: must be at least 0\n"),
+    (["optim.lr=nan"], "error: optim.lr=nan: must be at least 0\n"),
+    (["train.stop_at=9", "train.max_steps=5"], "error: train.stop_at=9: is beyond train.max_steps=5; the run ends there anyway\n"),
+    (["optim.momentum=0.9"], "error: optim.momentum=0.9: has no effect with optim.name=adamw; use optim.name=sgd, or optim.betas\n"),
+    (
+        ["strategy=ddp", "launcher.nproc_per_node=3"],
+        "error: train.global_batch_size=16: cannot be divided over 3 processes; nearest batch sizes that can: 15, 18; nearest process counts: 2, 4\n",
+    ),
+    (
+        ["strategy=ddp", "launcher.nproc_per_node=4", "train.global_batch_size=3"],
+        "error: train.global_batch_size=3: is smaller than the 4 processes; give at least 4, or run on at most 3\n",
+    ),
+    (
+        ["strategy=ddp", "launcher.nproc_per_node=2", "train.micro_batch_size=3"],
+        "error: train.micro_batch_size=3: does not divide the 8 samples that each of 2 processes takes of train.global_batch_size=16; nearest that do: 2, 4\n",
+    ),
+    (
+        ["strategy=single", "launcher.nproc_per_node=2"],
+        "error: strategy=single: is for 1 process, and there are 2; use strategy=ddp, or launcher.nproc_per_node=1\n",
+    ),
+    (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+    (["train.max_steps"], "error: "),
+    (["=3"], "error: =3: is not of the form key=value ("),
+    (["train.max_steps=1", "model=3"], "error: "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_is_named_before_anything_starts(arguments, message, tmp_path):
+    done = run_without_torch(*arguments, cwd=tmp_path)
+    assert message in done.stderr
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_traceback_on_request(tmp_path):
+    done = run_without_torch("strategy=fsdb", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_a_mistake_in_a_multirun_is_found_before_the_first_run(tmp_path):
+    done = run_without_torch("-m", "+strategy=single,fsdb", cwd=tmp_path)
+    assert "strategy=fsdb: there is no such strategy" in done.stderr
+    assert done.returncode == 2
+
+
+def test_multirun_gives_each_run_its_own_directory_once(tmp_path):
+    done = run("-m", "+strategy=single,ddp", "launcher.nproc_per_node=1", "train.max_steps=2", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    directories = sorted(path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert [path.name.rsplit("-", 1)[0] for path in directories] == ["gpt-ddp", "gpt-single"]
+    losses = [[json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()] for path in directories]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 2
+
+
+def test_the_same_command_names_the_same_directory(tmp_path):
+    from trainer.config import default_name
+
+    names = []
+    for arguments in (["train.seed=1"], ["train.seed=1", "log.every=3"], ["train.seed=2"]):
+        seen: list[str] = []
+        assert main_quietly(lambda config, seen=seen: seen.append(default_name(config)), arguments) == 0
+        names += seen
+    assert names[0] == names[1] != names[2]
+
+
+def main_quietly(task, arguments: list[str]) -> int:
+    from trainer.cli import main
+
+    return main(task, arguments)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_the_checkout():
+    before = set(ROOT.iterdir())
+    yield
+    assert {path for path in set(ROOT.iterdir()) - before if path.suffix in (".log", ".yaml")} == set()
+
+
+def test_paths_are_relative_to_where_the_command_runs(tmp_path):
+    done = run("train.max_steps=1", "run_dir=here", *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Path(tmp_path, "here", "config.yaml").is_file()
