@@ -256,6 +256,26 @@ def test_hugging_face_data_set(tmp_path, documents):
         assert str(caught.value) == message
 
 
+def test_hugging_face_data_set_in_a_directory_of_files(tmp_path, documents, monkeypatch):
+    config = pytest.importorskip("datasets.config")
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    (tmp_path / "set").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "set" / f"{split}.jsonl").write_text("".join(json.dumps({"text": split + text}) + "\n" for text in documents))
+    samples = opened(dataset=str(tmp_path / "set"), dataset_eval_split="test")
+    assert stream(samples) == expected(["train" + text for text in documents])
+    (tmp_path / "set" / "test.jsonl").unlink()
+    assert opened(dataset=str(tmp_path / "set"), eval_fraction=0.0).fingerprint == samples.fingerprint
+
+
+def test_a_data_set_that_is_not_there(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError) as caught:
+        opened(dataset=str(tmp_path / "none"))
+    assert str(caught.value).startswith(f"data.dataset={tmp_path / 'none'}: cannot be opened: ")
+
+
 def test_the_second_open_reads_nothing_but_the_cache(folder, monkeypatch):
     first = opened(folder / "a.parquet", seq_len=16)
     monkeypatch.setattr("trainer.data.shards.write_shards", None)
