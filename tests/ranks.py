@@ -33,7 +33,9 @@ class RankFailed(AssertionError):
     """A rank raised, died or hung; the message has every failed rank's traceback and output."""
 
 
-def run(world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 60.0, env: Mapping[str, str] | None = None, group: bool = True) -> list[Any]:
+def run(
+    world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 60.0, env: Mapping[str, str] | None = None, group: bool = True
+) -> list[Any]:
     """`function(*args)` on `world_size` forked ranks, and what it returned on each.
 
     RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE are set, and `env`; with `group` there is a
@@ -56,7 +58,9 @@ def run(world_size: int, function: Callable[..., Any], *args: Any, timeout: floa
 def _server() -> socket.socket:
     ours, theirs = socket.socketpair()
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, str(Path(__file__).resolve()), str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=env)
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).resolve()), str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=env
+    )
     theirs.close()
 
     def end() -> None:

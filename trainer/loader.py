@@ -60,13 +60,13 @@ class Loader:
         self._fill()
 
     def _fill(self) -> None:
-        while len(self._ready) <= self._prefetch and (step := next(self._todo, None)) is not None:
+        while len(self._ready) < self._prefetch and (step := next(self._todo, None)) is not None:
             self._ready.append(self._pool.submit(self._make, step))
 
     def _make(self, step: int) -> StepBatch:
         global_batch, rank, ranks, micro = self._share
         positions = micro_batches(step, global_batch, rank, ranks, micro)
-        batches = [self.samples.batch([self.order[i] for i in span]) for span in positions]
+        batches = [self.samples.batch(self.order.take(span)) for span in positions]
         count = sum(self.model.count(batch) for batch in batches)
         if self.device.type == "cuda":
             batches = [{key: value.pin_memory() for key, value in batch.items()} for batch in batches]

@@ -14,6 +14,7 @@ from trainer.data.base import Samples
 from trainer.loader import Loader, to_device
 from trainer.materialise import stable_seed
 from trainer.models.base import Model
+from trainer.precision import param_dtype
 from trainer.schedule import lr_factor
 from trainer.strategies.engine import Batch, Engine
 
@@ -81,6 +82,7 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
     what all ranks must know (a bad loss, a wish to stop), before the optimizer moves.
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
+    dtype = param_dtype(config.train.precision)
     count = torch.tensor([loader.peek_count()], dtype=torch.float64, device=engine.device)
     dist.all_reduce(count)
     place = torch.tensor([0.0, float(rank)], dtype=torch.float64, device=engine.device)
@@ -93,10 +95,12 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
             return model.loss(module, batch)
 
         engine.model.train()
-        loss_sum = engine.forward_backward(item.batches, loss_fn, (ranks / count[0]).to(torch.float32))
+        loss_sum = engine.forward_backward(item.batches, loss_fn, (ranks / count[0]).to(dtype))
         bad = (~torch.isfinite(loss_sum)).to(torch.float64)
         host = torch.tensor([float(loader.peek_count()), float(bool(stop_asked))], dtype=torch.float64)
-        shared = torch.cat([loss_sum.to(torch.float64).reshape(1), to_device({"host": host}, engine.device)["host"], bad * (place + place.new_tensor([1.0, 0.0]))])
+        shared = torch.cat(
+            [loss_sum.to(torch.float64).reshape(1), to_device({"host": host}, engine.device)["host"], bad * (place + place.new_tensor([1.0, 0.0]))]
+        )
         dist.all_reduce(shared)
         loss = shared[0] / count[0]
         factor = lr_factor(config.optim, step, config.train.max_steps)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trainer.errors import ConfigError
+
 if TYPE_CHECKING:
     from trainer.models.base import Model
 
@@ -83,7 +85,9 @@ def _can_reset(model: Model, leaf: nn.Module) -> bool:
     return type(model).initialise is not Base.initialise or hasattr(leaf, "reset_parameters")
 
 
-def _fill_leaf(leaf: nn.Module, set_values: Callable[[], None], device: torch.device, dtype: torch.dtype, ties: dict[int, tuple[nn.Parameter, nn.Parameter]]) -> None:
+def _fill_leaf(
+    leaf: nn.Module, set_values: Callable[[], None], device: torch.device, dtype: torch.dtype, ties: dict[int, tuple[nn.Parameter, nn.Parameter]]
+) -> None:
     """Give `leaf` its values on `device`; a parameter that is tied to one filled before becomes that one."""
     built = {key: value for key, value in leaf._parameters.items() if value is not None}
     if any(value.is_meta for value in (*built.values(), *_buffers(leaf).values())):
@@ -100,7 +104,7 @@ def _fill_leaf(leaf: nn.Module, set_values: Callable[[], None], device: torch.de
             ties[id(original)] = (original, nn.Parameter(value, requires_grad=original.requires_grad))
         leaf._parameters[key] = ties[id(original)][1]
     for key, buffer in _buffers(leaf).items():
-        leaf._buffers[key] = buffer.to(device)
+        leaf._buffers[key] = buffer.to(device, dtype if buffer.is_floating_point() else buffer.dtype)
 
 
 def _buffers(leaf: nn.Module) -> dict[str, Tensor]:
@@ -129,7 +133,7 @@ def _set_values(model: Model, root: nn.Module, name: str, leaf: nn.Module, weigh
             target.copy_(value)
             missing.remove(key)
     if missing and weights is not None and not _buffers(leaf).keys() >= missing:
-        raise KeyError(f"no pre-trained value for {name}: {sorted(missing)}")
+        raise ConfigError(f"the pre-trained weights have no value for {', '.join(f'{name}.{key}' for key in sorted(missing))}; is it another model's file?")
     if missing:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, name))

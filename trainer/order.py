@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from trainer.materialise import stable_seed
 
 ROUNDS = 8
@@ -18,28 +20,33 @@ class Permutation:
         if length < 1:
             raise ValueError(f"length={length}: must be at least 1")
         self.length = length
-        self.half = max(1, ((length - 1).bit_length() + 1) // 2)
-        self.mask = (1 << self.half) - 1
-        self.keys = [stable_seed(seed, "feistel", i) for i in range(ROUNDS)]
+        half = max(1, ((length - 1).bit_length() + 1) // 2)
+        self.half, self.mask = np.uint64(half), np.uint64((1 << half) - 1)
+        self.keys = [np.uint64(stable_seed(seed, "feistel", i)) for i in range(ROUNDS)]
 
     def __getitem__(self, index: int) -> int:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        while True:  # less than four rounds of this on average: the domain is under 4 x length
-            left, right = index >> self.half, index & self.mask
+        return int(self.take(np.array([index]))[0])
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Where each of `indices` goes; all at once, because the training thread waits for Python that runs elsewhere."""
+        if len(indices) and not (0 <= indices.min() and indices.max() < self.length):
+            raise IndexError(f"indices from {indices.min()} to {indices.max()} of {self.length}")
+        values = indices.astype(np.uint64)
+        walking = np.arange(len(values))
+        while len(walking):  # less than four rounds of this on average: the domain is under 4 x length
+            left, right = values[walking] >> self.half, values[walking] & self.mask
             for key in self.keys:
                 left, right = right, left ^ (_mix(right ^ key) & self.mask)
-            index = (left << self.half) | right
-            if index < self.length:
-                return index
+            values[walking] = (left << self.half) | right
+            walking = walking[values[walking] >= self.length]
+        return values.astype(np.int64)
 
 
-def _mix(value: int) -> int:
-    """The finaliser of SplitMix64 (Steele et al. 2014)."""
-    value &= 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return value ^ (value >> 31)
+def _mix(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al. 2014), modulo 2 ** 64."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 class Order:
@@ -50,14 +57,27 @@ class Order:
 
     def __init__(self, length: int, seed: int):
         self.length, self.seed = length, seed
-        self._epoch = -1
-        self._permutation = Permutation(length, 0)
+        self._last = (-1, Permutation(length, 0))  # one value, because several threads read and replace it
 
     def __getitem__(self, position: int) -> int:
-        epoch, index = divmod(position, self.length)
-        if epoch != self._epoch:
-            self._permutation, self._epoch = Permutation(self.length, stable_seed(self.seed, "epoch", epoch)), epoch
-        return self._permutation[index]
+        return self.take(range(position, position + 1))[0]
+
+    def take(self, positions: range) -> list[int]:
+        """The samples at `positions`, in order."""
+        taken: list[int] = []
+        while len(positions):
+            epoch, first = divmod(positions[0], self.length)
+            count = min(len(positions), self.length - first)
+            taken += self._epoch(epoch).take(np.arange(first, first + count)).tolist()
+            positions = positions[count:]
+        return taken
+
+    def _epoch(self, epoch: int) -> Permutation:
+        known, permutation = self._last
+        if known != epoch:
+            permutation = Permutation(self.length, stable_seed(self.seed, "epoch", epoch))
+            self._last = (epoch, permutation)
+        return permutation
 
 
 def micro_batches(step: int, global_batch: int, rank: int, ranks: int, micro: int | None) -> list[range]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -47,14 +48,25 @@ class DDPEngine(Engine):
     def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
         if not isinstance(self.model, DistributedDataParallel):
             return self._first_step(batches, loss_fn, scale)
-        try:
-            return super().forward_backward(batches, loss_fn, scale)
-        except RuntimeError as error:
-            if "Expected to have finished reduction" in str(error):
-                raise RunError(
-                    "strategy=ddp: a parameter that took part in the first step took none in this one; set strategy.find_unused_parameters=true"
-                ) from error
-            raise
+        return super().forward_backward(batches, loss_fn, scale)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        loss.backward()
+        if last and isinstance(self.model, DistributedDataParallel):
+            try:
+                self.model._check_reducer_finalized()  # DDP itself would tell only in the next forward, after this step
+            except RuntimeError as error:
+                raise RunError(self._unused_message(str(error))) from error
+
+    def _unused_message(self, told: str) -> str:
+        names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+        found = re.search(r"did not receive grad for rank \d+:((?: \d+)+)", told)
+        which = ", ".join(names[int(index)] for index in found[1].split()) if found else "some"
+        verb = "were" if "," in which or not found else "was"
+        return (
+            f"strategy=ddp: on rank {dist.get_rank()}, of the parameters that took part in the first step {which} {verb} unused in this one, "
+            "so their gradients were not averaged and the model has not moved. Set strategy.find_unused_parameters=true"
+        )
 
     def _first_step(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
         """Average without DDP, watch whether each parameter takes part in each micro-batch, and wrap accordingly."""

@@ -6,6 +6,7 @@ else differs: batches, loss, clipping and the skipping of a bad step mean the sa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -31,7 +32,9 @@ LossFn = Callable[[nn.Module, Batch], Tensor]
 class Engine:
     """A model, its optimizer and how they move, on one rank."""
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: Config, device: torch.device, mesh: DeviceMesh, model: nn.Module | None = None):
+    def __init__(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, config: Config, device: torch.device, mesh: DeviceMesh, model: nn.Module | None = None
+    ):
         self.module = module
         """The plain module: canonical parameter names."""
         self.model = module if model is None else model
@@ -53,7 +56,7 @@ class Engine:
 
         `scale` is the number of data ranks / count over the global batch: ranks are averaged.
         """
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with self.grad_sync(last):
@@ -95,7 +98,7 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor
         if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused: skips by itself
-            self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
+            self.optimizer.found_inf = self.bad.to(self.trainable[0].device)  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not self.bad.item():
             self.optimizer.step()
@@ -147,17 +150,19 @@ class Engine:
         return state
 
     def init_optimizer_state(self, step: int) -> None:
-        """Make the optimizer's state exist as after `step` steps, so that it can be loaded in place."""
-        before = [parameter.detach().clone() for parameter in self.trainable]
+        """Make the optimizer's state exist as after `step` steps, so that it can be loaded in place.
+
+        A step at rate 0 with gradients of 0 moves no parameter.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0
         for parameter in self.trainable:
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for parameter, value in zip(self.trainable, before, strict=True):
-                parameter.copy_(value)
-                if "step" in self.optimizer.state[parameter]:
-                    self.optimizer.state[parameter]["step"].fill_(step)
+        for parameter in self.trainable:
+            if "step" in self.optimizer.state[parameter]:
+                self.optimizer.state[parameter]["step"].fill_(step)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over `state`: the dict that `state_dict` returned, its tensors loaded in place."""
@@ -177,6 +182,9 @@ def transform_blocks(blueprint: Blueprint, config: Config) -> None:
     """Activation checkpointing and compilation of each block, in place: names do not change."""
     from torch.utils.checkpoint import checkpoint
 
+    for key in ("activation_checkpointing", "compile"):
+        if getattr(config.train, key) and not blueprint.blocks:
+            warnings.warn(f"train.{key}=true: has no effect, because {type(blueprint.model).__name__} names no blocks", stacklevel=2)
     for block in blueprint.blocks:
         if config.train.activation_checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)

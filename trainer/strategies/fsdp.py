@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,6 +41,8 @@ class FSDP(Strategy):
         from trainer.strategies.engine import transform_blocks
         from trainer.strategies.fsdp_engine import FSDPEngine, shard
 
+        if self.cpu_offload and blueprint.device.type == "cpu":
+            warnings.warn("strategy.cpu_offload=true: has no effect on the CPU", stacklevel=2)
         transform_blocks(blueprint, config)
         shard(blueprint, config, mesh, self)
         groups = param_groups(blueprint.model, blueprint.module, config.optim.weight_decay)
@@ -57,8 +60,9 @@ class HSDP(FSDP):
 
     def check(self, config: Config, world_size: int) -> None:
         super().check(config, world_size)
-        if self.shard_size is not None and world_size % self.shard_size:
-            raise ConfigError(f"strategy.shard_size={self.shard_size}: does not divide the {world_size} processes")
+        if self.shard_size is not None and (self.shard_size < 1 or world_size % self.shard_size):
+            sizes = ", ".join(str(size) for size in range(1, world_size + 1) if world_size % size == 0)
+            raise ConfigError(f"strategy.shard_size={self.shard_size}: does not divide the {world_size} processes; right would be one of {sizes}")
 
     def mesh(self, world_size: int, device_type: str) -> DeviceMesh:
         import os
@@ -66,5 +70,10 @@ class HSDP(FSDP):
         from torch.distributed.device_mesh import init_device_mesh
 
         local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-        size = self.shard_size or (local if local < world_size else max(1, world_size // 2))
+        size = self.shard_size or (local if local < world_size and world_size % local == 0 else _half(world_size))
         return init_device_mesh(device_type, (world_size // size, size), mesh_dim_names=("replicate", "shard"))
+
+
+def _half(world_size: int) -> int:
+    """The greatest divisor of `world_size` that leaves at least two copies; 1 for one process."""
+    return max((size for size in range(1, world_size // 2 + 1) if world_size % size == 0), default=1)
