@@ -89,9 +89,10 @@ MISTAKES = [
         "error: strategy=single: is for 1 process, and there are 2; use strategy=ddp, or launcher.nproc_per_node=1\n",
     ),
     (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
-    (["train.max_steps"], "error: "),
+    (["train.max_steps"], "error: train.max_steps: is not of the form key=value ("),
+    (["train=3"], "error: train=3: is a section of keys; set one of them, e.g. train.KEY=VALUE\n"),
     (["=3"], "error: =3: is not of the form key=value ("),
-    (["train.max_steps=1", "model=3"], "error: "),
+    (["train.max_steps=1", "model=3"], "error: model=3: there is no such model (known: "),
 ]
 
 
@@ -155,3 +156,16 @@ def test_paths_are_relative_to_where_the_command_runs(tmp_path):
     done = run("train.max_steps=1", "run_dir=here", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert Path(tmp_path, "here", "config.yaml").is_file()
+
+
+def test_a_stop_ends_the_sweep(tmp_path):
+    from trainer.errors import EXIT_RESUMABLE, Stopped
+
+    ran = []
+
+    def task(config):
+        ran.append(config.train.seed)
+        raise Stopped("at step 1")
+
+    assert main_quietly(task, ["-m", "train.seed=1,2", "hydra.sweep.dir=" + str(tmp_path)]) == EXIT_RESUMABLE
+    assert ran == [1]

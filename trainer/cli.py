@@ -94,6 +94,8 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
     raised: list[Exception] = []
 
     def run_task(node: DictConfig) -> None:
+        if raised and isinstance(raised[-1], Stopped):
+            return  # asked to stop: the rest of a sweep is not started
         try:
             try:
                 config = to_config(node)

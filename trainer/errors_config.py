@@ -35,7 +35,10 @@ def explain(error: Exception, arguments: Sequence[str]) -> ConfigError:
         given = next((item.split("=", 1)[1] for item in arguments if item.lstrip("+").split("=", 1)[0] == key[1] and "=" in item), None)
         said = f"{key[1]}={given}" if given is not None else key[1]
         return ConfigError(f"{said}: {first}")
-    odd = next((item for item in arguments if not re.match(r"^[+~]{0,2}[A-Za-z_][\w./@]*(=|$)", item) and not item.startswith("-")), None)
+    odd = next((item for item in arguments if not re.match(r"^[+~]{0,2}[A-Za-z_][\w./@]*=", item) and not item.startswith(("-", "~"))), None)
+    group = re.search(r"Config group override must be a string", text) and next((item for item in arguments if "." not in item.split("=")[0]), None)
+    if group and not odd:
+        return ConfigError(_unknown_choice(*group.lstrip("+").split("=", 1)))
     said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return ConfigError(f"{odd}: is not of the form key=value ({said})" if odd else said)
 
@@ -45,6 +48,9 @@ def _expected(text: str) -> str | None:
     choices = re.search(r"expected one of \[([^\]]+)\]", text)
     if choices:
         return f"must be one of {choices[1]}"
+    section = re.search(r"is not a subclass of (\w+)Config\b", text)
+    if section:
+        return f"is a section of keys; set one of them, e.g. {section[1].lower()}.KEY=VALUE"
     for said, wanted in [
         ("could not be converted to Integer", "an integer"),
         ("could not be converted to Float", "a number"),
