@@ -211,6 +211,14 @@ def test_a_given_tokenizer_is_used_and_kept(tokenizer):
     assert samples.decode([0, 1, 4]) == "the cat"
 
 
+def test_documents_of_one_token_predict_nothing_and_are_left_out(tokenizer):
+    (tokenizer / "tokenizer_config.json").unlink()
+    (tokenizer.parent / "cats.jsonl").write_text('{"text": "the cat sat"}\n{"text": "cat"}\n{"text": "the dog"}\n')
+    samples = with_tokenizer(tokenizer)
+    assert stream(samples) == [0, 1, 2, 0, 3]
+    assert samples.describe()["documents"] == 2
+
+
 def test_ids_outside_the_vocabulary(tokenizer):
     with pytest.raises(ConfigError) as caught:
         with_tokenizer(tokenizer, vocab_size=4)
