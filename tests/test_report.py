@@ -140,7 +140,7 @@ def path_of(figure: str, style: str) -> list[tuple[float, float]]:
 
 
 def test_points_are_drawn_where_their_values_are():
-    figure = chart("Loss", [Series("train", "train", [[(1, 0.0), (2, 5.0), (3, 10.0)]])], str)
+    figure = chart("Loss", [Series("train", "train", [[(1, 20.0), (2, 25.0), (3, 30.0)]])], str)
     middle, bottom = (TOP + HEIGHT - BOTTOM) / 2, HEIGHT - BOTTOM
     assert path_of(figure, "train") == [(LEFT, bottom), ((LEFT + WIDTH - RIGHT) / 2, middle), (WIDTH - RIGHT, TOP)]
 
@@ -160,6 +160,12 @@ def test_a_chart_says_its_numbers_in_words():
     assert f"<figcaption>{words}</figcaption>" in figure
     assert '"points":[[1,"5"],[20,"1"],[30,"2"]]' in figure
     assert chart("Empty", [Series("train", "train", [])], str) == ""
+
+
+def test_a_name_cannot_end_the_data_of_a_chart():
+    page = Page(chart("Loss", [Series("</script><b>", "train", [[(1, 5.0)]])], str))
+    assert not page.all("b")
+    assert len(page.all("script")) == 1
 
 
 # Totals

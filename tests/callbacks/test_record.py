@@ -41,18 +41,24 @@ def test_closing_before_the_start_writes_nothing(tmp_path):
 
 
 def test_sessions_are_the_starts_whose_steps_are_still_there(tmp_path, run_info):
-    started = []
     for first, ranks in ((1, 2), (21, 4), (11, 1)):  # the last one goes back to before the second
         record = RunRecord(tmp_path)
         record.on_start(run_info(first_step=first, world_size=ranks))
         record.on_finish("stopped", {})
-        started.append(read_record(tmp_path)["started"])
     found = read_record(tmp_path)
     assert [(item["first_step"], item["world_size"]) for item in found["sessions"]] == [(1, 2), (11, 1)]
-    assert found["started"] == started[0]
     record = RunRecord(tmp_path)
     record.on_start(run_info(first_step=1))
     assert len(read_record(tmp_path)["sessions"]) == 1
+
+
+def test_a_run_has_started_when_its_first_session_did(tmp_path, run_info):
+    first = {"started": "2020-01-01T00:00:00+00:00", "first_step": 1}
+    (tmp_path / RECORD).write_text(json.dumps({"sessions": [first]}))
+    record = RunRecord(tmp_path)
+    record.on_start(run_info(first_step=11))
+    found = read_record(tmp_path)
+    assert found["started"] == found["sessions"][0]["started"] == first["started"] < found["sessions"][1]["started"]
 
 
 def test_it_is_json_whatever_the_numbers(tmp_path, run_info):
