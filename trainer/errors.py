@@ -12,6 +12,10 @@ class ConfigError(ValueError):
     """
 
 
+class MissingExtra(ConfigError):
+    """An optional dependency is not installed."""
+
+
 class RunError(RuntimeError):
     """The run failed for a reason that the message explains in full (exit status 1)."""
 
@@ -20,6 +24,6 @@ class Stopped(RuntimeError):
     """The run was asked to stop and can be resumed from its directory (exit status 75)."""
 
 
-def missing_extra(package: str, extra: str, what: str) -> ConfigError:
+def missing_extra(package: str, extra: str, what: str) -> MissingExtra:
     """The error for an optional dependency that is not installed."""
-    return ConfigError(f"{what} needs the package {package!r}, which is not installed; install it with: pip install -e '.[{extra}]' (in a checkout of trainer)")
+    return MissingExtra(f"{what} needs the package {package!r}, which is not installed; install it with: pip install -e '.[{extra}]' (in a checkout of trainer)")

@@ -1,0 +1,148 @@
+"""Runs the reference, the control and every cell, and compares."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import safe_open
+
+from trainer.prove.compare import LOSS_BAND, Apart, What, buffer_difference, compare, parameter_differences
+from trainer.prove.diagnose import diagnose
+from trainer.prove.fork import Forked
+from trainer.prove.plan import Cell
+from trainer.prove.reference import Reference
+from trainer.prove.trace import FINAL, INITIAL, Trace
+
+if TYPE_CHECKING:
+    from trainer.distributed import Place
+
+
+@dataclass
+class Row:
+    """A cell's outcome."""
+
+    strategy: str
+    ranks: int
+    status: str
+    """One of plan.STATUS."""
+    reason: str = ""
+    """What differs first and why, or why the cell did not run: one or two sentences."""
+    seconds: float = 0.0
+    optimizers: dict[str, Apart] = field(default_factory=dict)
+    trace: str = ""
+    """Traceback or output of a cell that failed."""
+
+
+def start(cell: Cell, reference: Reference, directory: Path, timeout: float) -> Forked:
+    """Fork the ranks of `cell`."""
+    config = cell.config
+    assert config is not None
+
+    def body(place: Place) -> None:
+        from trainer.prove.rank import run_cell
+        from trainer.prove.reference import joined
+
+        with joined(config, place, timeout) as device:
+            run_cell(config, reference.optimizers, directory, device)
+
+    return Forked(cell.ranks, body, directory, timeout)
+
+
+def run(cells: list[Cell], reference: Reference, directory: Path, timeout: float, cores: int, tell: Callable[[Row], None]) -> list[Row]:
+    """Run all cells, as many at a time as there are cores, and compare each; rows are in the order of `cells`.
+
+    `tell` is called with each row when it is done.
+    """
+    rows: dict[int, Row] = {}
+    for index, cell in enumerate(cells):
+        if cell.config is None:
+            rows[index] = Row(cell.strategy, cell.ranks, cell.status, cell.reason)
+            tell(rows[index])
+    waiting = [index for index in range(len(cells)) if index not in rows]
+    running: dict[int, Forked] = {}
+    try:
+        while waiting or running:
+            for index in list(waiting):
+                if not running or sum(forked.ranks for forked in running.values()) + cells[index].ranks <= cores:
+                    running[index] = start(cells[index], reference, _directory(directory, cells[index]), timeout)
+                    waiting.remove(index)
+            for index in [index for index, forked in running.items() if forked.done()]:
+                rows[index] = judge(cells[index], running.pop(index), reference, _directory(directory, cells[index]))
+                tell(rows[index])
+            time.sleep(0.01)
+    finally:
+        for forked in running.values():
+            forked.kill()
+    return [rows[index] for index in range(len(cells))]
+
+
+def _directory(directory: Path, cell: Cell) -> Path:
+    return directory / f"{cell.strategy}-{cell.ranks}"
+
+
+def judge(cell: Cell, forked: Forked, reference: Reference, directory: Path) -> Row:
+    """What a cell that has ended shows."""
+    row = Row(cell.strategy, cell.ranks, "equal", seconds=forked.seconds)
+    failure = forked.failure()
+    if failure is not None:
+        row.status, row.reason, row.trace = "failed", f"rank {failure.rank}: {failure.line}", failure.trace
+        return row
+    assert cell.config is not None
+    micro = cell.config.train.micro_batch_size or 1
+    accumulation = cell.config.train.global_batch_size // cell.ranks // micro
+    for name, optim in reference.optimizers.items():
+        trace, base = Trace.load(directory / name), reference.traces[name]
+        final = final_differences(directory / name, reference.directory / name, trace, base)
+        apart = compare(trace, base, final, optim.name.name, reference.same_buffers[name])
+        row.optimizers[name] = apart
+        if apart.findings and row.status == "equal":
+            row.status = "different"
+            row.reason = explain(name, apart, diagnose(apart.findings[0], trace, base, accumulation))
+        (directory / name / FINAL).unlink()
+    return row
+
+
+def explain(optimizer: str, apart: Apart, cause: str) -> str:
+    """The first difference in words, with the first parameter."""
+    first = apart.findings[0]
+    text = f"under {optimizer}, differs first at step {first.step}: {first.text}"
+    if cause:
+        text += f": {cause}" if not first.text.endswith(cause) else ""
+    parameter = next((finding for finding in apart.findings if finding.what == What.PARAMETERS), None)
+    if parameter is None:
+        return f"{text}. No parameter is outside its band"
+    return text if parameter is first else f"{text}. First parameter that differs, at step {parameter.step}: {parameter.name}"
+
+
+def leave_out_touchy_buffers(reference: Reference, control: Path) -> None:
+    """Keep, for comparison, the buffers that the control run left alike: others depend on how micro-batches are cut."""
+    for name, base in reference.traces.items():
+        trace = Trace.load(control / name)
+        same = [buffer for buffer in base.buffers if all(buffer_difference(trace, base, step, buffer) <= LOSS_BAND for step in range(len(base.digests)))]
+        reference.same_buffers[name] = frozenset(same)
+
+
+def final_differences(directory: Path, reference_directory: Path, trace: Trace, reference: Trace) -> dict[str, float]:
+    """Differences of the whole trainable parameters after the last step, one tensor at a time in memory."""
+    names = [name for name, trainable in zip(reference.names, reference.trainable, strict=True) if trainable and name in trace.names]
+    with (
+        safe_open(directory / FINAL, "np") as ours,
+        safe_open(reference_directory / FINAL, "np") as theirs,
+        safe_open(reference_directory / INITIAL, "np") as initial,
+    ):
+
+        def reader(file: Any) -> Callable[[str], np.ndarray]:
+            return lambda name: file.get_tensor(name)
+
+        return parameter_differences(names, reader(ours), reader(theirs), reader(initial))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

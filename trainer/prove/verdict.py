@@ -1,0 +1,80 @@
+"""What the rows say together, and what to do where they cannot say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.prove.cells import Row
+from trainer.prove.compare import Apart, What, parameter_band
+from trainer.prove.reference import Reference
+
+
+@dataclass
+class Verdict:
+    """Of the whole proof."""
+
+    word: str
+    """equal, different, failed or inconclusive."""
+    lines: list[str]
+    """Why, and what to do."""
+
+    @property
+    def proved(self) -> bool:
+        """Whether every strategy that can run trains like one process."""
+        return self.word == "equal"
+
+
+def measured_only(apart: Apart) -> bool:
+    """Whether a numerically touchy run alone could explain the findings."""
+    return all(finding.what in What.MEASURED for finding in apart.findings)
+
+
+def soften(rows: list[Row], control: Row) -> None:
+    """Where the control itself is outside the bands, a measured difference says nothing about a strategy."""
+    touchy = {name for name, apart in control.optimizers.items() if apart.findings}
+    for row in rows:
+        outside = {name: apart for name, apart in row.optimizers.items() if apart.findings}
+        if row.status == "different" and all(name in touchy and measured_only(apart) for name, apart in outside.items()):
+            row.status = "inconclusive"
+
+
+def conclude(rows: list[Row], control: Row, reference: Reference, named: list[str] | None) -> Verdict:
+    """The verdict; `named` are the strategies that were asked for by name."""
+    lines = [f"{row.strategy} on {ranks(row.ranks)}: {row.reason}" for row in rows if row.status in ("different", "failed")]
+    advice = [line for name, apart in control.optimizers.items() if apart.findings for line in advise(name, apart, reference)]
+    loose = [
+        f"under {name}, the clip binds in {clip['bound_steps']} of {len(reference.traces[name].steps)} steps only: use fewer (prove.steps)"
+        for name, clip in reference.clips.items()
+        if clip["bound_steps"] < len(reference.traces[name].steps)
+    ]
+    idle = [name for name in named or [] if not any(row.strategy == name and row.optimizers for row in rows)]
+    missing = [f"{name}: ran on no number of ranks: {next(row.reason for row in rows if row.strategy == name)}" for name in idle]
+    if not any(row.optimizers for row in rows) and not missing:
+        missing = ["no strategy ran"]
+    if any(row.status == "different" for row in rows):
+        return Verdict("different", lines + advice)
+    if lines or idle:
+        return Verdict("failed", lines + [line for line in missing if line not in lines] + advice)
+    if advice or loose or missing:
+        return Verdict("inconclusive", advice + loose + missing)
+    return Verdict("equal", [])
+
+
+def advise(optimizer: str, apart: Apart, reference: Reference) -> list[str]:
+    """What to change where one process with other micro-batches is outside the bands itself."""
+    first = apart.findings[0]
+    optim = reference.optimizers[optimizer]
+    what = f"under {optimizer}, one process with its micro-batches regrouped is itself outside the bands, at step {first.step}: {first.text}"
+    rate = "prove.sgd_lr" if optimizer == next(iter(reference.optimizers)) else "optim.lr"
+    good = first.step - 1
+    for index, step in enumerate(apart.steps):
+        if step["parameters"] > parameter_band(optim.name.name):
+            good = min(good, index)
+            break
+    fewer = f"fewer steps (prove.steps={good}), " if good > 0 else ""
+    return [f"{what}. Try {fewer}a lower rate ({rate}={optim.lr / 10:.1g}), or train.precision=fp64 (for the torch strategies: single, ddp, fsdp, hsdp)"]
+
+
+def ranks(number: int) -> str:
+    """ "1 rank", "2 ranks"."""
+    return f"{number} rank" + ("s" if number > 1 else "")
