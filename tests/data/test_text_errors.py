@@ -88,7 +88,7 @@ def test_broken_parquet(tmp_path):
 
 def test_parquet_without_the_text(tmp_path):
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"n": [1, 2], "holes": ["a", None]}), path)
+    pq.write_table(pa.table({"n": [1, 2], "holes": ["a", None]}), path, row_group_size=1)
     assert message_of(path) == f"{path}: has no column 'text' (data.text_field); its columns are: n, holes"
     assert message_of(path, text_field="n") == f"{path}: the column 'n' (data.text_field) is int64, not string"
     assert message_of(path, text_field="holes") == f"{path}: row 2: the column 'holes' is null"
