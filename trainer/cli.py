@@ -61,17 +61,29 @@ def main(task: Callable[[Any], None], arguments: Sequence[str] | None = None, *,
         return report(error)
 
 
+def run_dir_in_sweep(run_dir: str, arguments: Sequence[str]) -> str:
+    """A directory of its own for each run of a sweep that was given one `run_dir` for all: RUN_DIR/KEY=VALUE,..."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return run_dir
+    swept = [override.lstrip("+") for override in HydraConfig.get().overrides.task if override not in arguments]
+    if any(override.startswith("run_dir=") for override in swept):
+        return run_dir
+    return os.path.join(run_dir, ",".join(swept).replace("/", "_"))
+
+
 def report(error: BaseException) -> int:
-    """Print `error` for a person and return its exit status; re-raise what is not meant for one."""
-    if isinstance(error, ConfigError):
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    if isinstance(error, RunError):
-        print(f"run failed: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    if isinstance(error, Stopped):
-        print(f"stopped, resumable: {error}", file=sys.stderr)
-        return EXIT_RESUMABLE
+    """Print `error` for a person and return its exit status; re-raise what is not meant for one.
+
+    Under torchrun, where every process finds the same mistake, one process of each machine prints it.
+    """
+    for kind, status, prefix in [(ConfigError, EXIT_USAGE, "error"), (RunError, EXIT_FAILED, "run failed"), (Stopped, EXIT_RESUMABLE, "stopped, resumable")]:
+        if isinstance(error, kind):
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                print(f"{prefix}: {error}", file=sys.stderr)
+            return status
     raise error
 
 
@@ -101,6 +113,8 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
                 config = to_config(node)
             except Exception as error:
                 raise error if old_full == "1" else explain(error, arguments) from None
+            if node.run_dir is not None:
+                config.run_dir = run_dir_in_sweep(node.run_dir, arguments)
             task(config)
         except Exception as error:  # kept from Hydra, which would print its own lines; the rest of a sweep goes on
             if raised:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ class Launcher(Part):
     def per_node(self) -> list[str]:
         """Fields that differ from node to node in one run (left out of the run's name)."""
         return []
+
+
+def is_rank() -> bool:
+    """Whether torchrun, or another launcher, made this process one rank."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def count_gpus() -> int:

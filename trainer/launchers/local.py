@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, RunError
-from trainer.launchers.base import Launcher
+from trainer.launchers.base import Launcher, is_rank
 from trainer.launchers.processes import run_children
 from trainer.launchers.ranks import INTERRUPTED, RankDied, restarting
 
@@ -27,8 +27,8 @@ class Local(Launcher):
     """Machines that take part."""
     node_rank: int = 0
     """Which of them this is; 0 is the one at `master_addr`."""
-    master_addr: str = "127.0.0.1"
-    """Address of machine 0, as the others reach it."""
+    master_addr: str | None = None
+    """Address of machine 0, as the others reach it; null with one machine."""
     master_port: int | None = None
     """Port on machine 0; null: a free one (one machine only)."""
     interface: str | None = None
@@ -39,21 +39,23 @@ class Local(Launcher):
             raise ConfigError(f"launcher.nnodes={self.nnodes}: must be at least 1")
         if not 0 <= self.node_rank < self.nnodes:
             raise ConfigError(f"launcher.node_rank={self.node_rank}: must be from 0 to {self.nnodes - 1} (launcher.nnodes={self.nnodes})")
-        if self.nnodes > 1 and self.master_port is None:
-            raise ConfigError("launcher.master_port: several machines need the same port on all, e.g. launcher.master_port=29500")
-        if self.nnodes > 1 and self.master_addr in ("127.0.0.1", "localhost") and self.node_rank > 0:
-            raise ConfigError(f"launcher.master_addr={self.master_addr}: machine {self.node_rank} needs the address of machine 0")
+        if self.nnodes > 1 and (self.master_addr is None or self.master_port is None):
+            missing = "launcher.master_addr" if self.master_addr is None else "launcher.master_port"
+            raise ConfigError(
+                f"{missing}: {self.nnodes} machines (launcher.nnodes) need the address of machine 0 and a free port there, the same on all: "
+                "launcher.master_addr=HOST launcher.master_port=29500"
+            )
 
     def per_node(self) -> list[str]:
         return ["node_rank", "interface"]
 
     def world_size(self, config: Config) -> int:
-        if "WORLD_SIZE" in os.environ:
+        if is_rank():
             return int(os.environ["WORLD_SIZE"])
         return self.nnodes * self.processes(config)
 
     def launch(self, config: Config) -> None:
-        if "RANK" in os.environ and "WORLD_SIZE" in os.environ:  # torchrun, or another launcher, made this process one rank
+        if is_rank():
             from trainer.distributed import Place
             from trainer.launchers.ranks import failure_recorded
             from trainer.worker import run

@@ -67,7 +67,7 @@ def _start(children: Children, knobs: Local, nproc: int, files: Path, life: Exit
                 "LOCAL_RANK": str(local_rank),
                 "WORLD_SIZE": str(knobs.nnodes * nproc),
                 "LOCAL_WORLD_SIZE": str(nproc),
-                "MASTER_ADDR": knobs.master_addr,
+                "MASTER_ADDR": knobs.master_addr or "127.0.0.1",
                 "MASTER_PORT": str(port),
                 ERROR_FILE: str(_record(files, rank)),
                 LAUNCHER_FD: str(alive),

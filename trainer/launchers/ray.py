@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, missing_extra
-from trainer.launchers.base import Launcher
+from trainer.launchers.base import Launcher, is_rank
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -51,6 +51,8 @@ class Ray(Launcher):
         return self.nnodes * self.processes(config)
 
     def launch(self, config: Config) -> None:
+        if is_rank():
+            raise ConfigError("launcher=ray: Ray starts the workers itself; run it without torchrun (RANK and WORLD_SIZE are set), or with launcher=local")
         from trainer.launchers.ray_driver import drive
 
         drive(self, config)

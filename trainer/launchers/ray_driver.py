@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
@@ -35,6 +36,8 @@ SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late Ray notices that a run is done
 }
+# For a Ray that is started here: neither idle workers, which Ray Train never takes, nor a watch for machines that go.
+OWN_RAY = {"RAY_prestart_worker_first_driver": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 def drive(knobs: Ray, config: Config) -> None:
@@ -43,9 +46,9 @@ def drive(knobs: Ray, config: Config) -> None:
     Raises:
         ConfigError, RunError, Stopped: as of the local launcher.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
     cluster = knobs.cluster()
+    for name, value in (SETTINGS | ({} if cluster else OWN_RAY)).items():
+        os.environ.setdefault(name, value)
     if cluster is not None and cluster != "auto":
         _check_answers(cluster)
     nproc = knobs.processes(config)
@@ -85,6 +88,8 @@ def _connected(cluster: str | None, resources: dict[str, float], workers: int) -
     """A connection to Ray; yields this machine's address in it. A Ray that was started here ends with it."""
     import ray
 
+    ahead = threading.Thread(target=importlib.import_module, args=("torch",), daemon=True)  # Ray Train needs it; meanwhile Ray starts
+    ahead.start()
     if cluster is None:
         ray.init(
             address="local",
@@ -99,6 +104,7 @@ def _connected(cluster: str | None, resources: dict[str, float], workers: int) -
             ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as error:
             raise ConfigError(f"launcher.address={cluster}: no Ray cluster answers there ({error})") from error
+    ahead.join()
     try:
         yield ray.util.get_node_ip_address()
     finally:

@@ -1,0 +1,48 @@
+"""A model of somebody's own package that makes one rank misbehave at one step, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.errors import ConfigError
+from trainer.models.gpt import GPT
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+calls = 0
+
+
+@dataclass(kw_only=True)
+class Trouble(GPT):
+    how: str = ""
+    """kill: SIGKILL to itself; raise: an error without an explanation; config: an error with one."""
+    at: int = 3
+    """At this call of `loss` in its process."""
+    on_rank: int = 1
+    once: str | None = None
+    """A file that remembers that it has happened."""
+    seconds: float = 0.0
+    """How long each call takes at least."""
+
+    def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        global calls
+        calls += 1
+        time.sleep(self.seconds)
+        import torch.distributed as dist
+
+        if self.how and calls == self.at and dist.get_rank() == self.on_rank and not (self.once and Path(self.once).exists()):
+            if self.once:
+                Path(self.once).touch()
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "raise":
+                raise ValueError("a mistake in the model")
+            raise ConfigError("model.how=config: does not do")
+        return super().loss(module, batch)

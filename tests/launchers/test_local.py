@@ -1,0 +1,132 @@
+"""The local launcher with real processes: who fails is named, who is asked to stop stops, and nobody is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+import psutil
+import pytest
+
+from tests.launchers.running import descendants, finish, left, losses, run, start, steps_done, wait_until
+
+TWO = "launcher.nproc_per_node=2"
+LONG = ["train.max_steps=100000", "model.seconds=0.02"]
+
+
+def test_a_killed_rank_is_named_and_the_run_goes_on_from_the_last_checkpoint(tmp_path):
+    steps = ["+strategy=ddp", TWO, "train.max_steps=6", "checkpoint.every=2"]
+    status, _, err = run(*steps, "run_dir=killed", "model.how=kill", "model.at=6", f"model.once={tmp_path}/once", "run.max_restarts=1", cwd=tmp_path)
+    assert status == 0, err
+    assert "rank 1 died: it was ended by SIGKILL (out of memory? the kernel's log says); the other ranks were ended\n" in err
+    assert "restart 1 of 1 from the last checkpoint" in err
+    assert run(*steps, "run_dir=whole", cwd=tmp_path)[0] == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_a_rank_that_raises_is_named_with_its_traceback(tmp_path):
+    status, _, err = run("+strategy=ddp", TWO, "run_dir=x", "model.how=raise", cwd=tmp_path)
+    assert status == 1
+    assert "run failed: rank 1 failed: ValueError: a mistake in the model\n\nTraceback (most recent call last):" in err
+    assert 'raise ValueError("a mistake in the model")' in err
+    assert err.count("Traceback") == 1
+
+
+def test_an_explained_error_of_one_rank_is_the_run_s_without_a_restart(tmp_path):
+    status, _, err = run("+strategy=ddp", TWO, "run_dir=x", "model.how=config", "run.max_restarts=3", cwd=tmp_path)
+    assert (status, err) == (2, "error: model.how=config: does not do\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_is_an_agreed_stop(number, tmp_path):
+    process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, cwd=tmp_path)
+    wait_until(lambda: steps_done(tmp_path / "x") >= 2, process)
+    children = descendants(process.pid)
+    os.killpg(process.pid, number)  # as a terminal does
+    status, _, err = finish(process)
+    assert status == 75, err
+    assert err.startswith("stopped, resumable: at step ")
+    assert err.count("\n") == 1
+    assert len(list((tmp_path / "x" / "checkpoints").glob("*/manifest.json"))) == 1
+    assert left(children) == []
+
+
+def test_a_signal_before_anything_is_imported_is_an_agreed_stop_too(tmp_path):
+    process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, cwd=tmp_path)
+    wait_until(lambda: len(descendants(process.pid)) == 2, process)
+    wait_until(lambda: all(_catches(child, signal.SIGTERM) for child in descendants(process.pid)), process)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    assert status == 75, err
+    assert err.startswith("stopped, resumable: at step ")
+
+
+def _catches(process: psutil.Process, number: int) -> bool:
+    with open(f"/proc/{process.pid}/status") as file:
+        caught = next(line for line in file if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+def test_two_interrupts_end_it_at_once(tmp_path):
+    process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, "model.seconds=1000", cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "x" / "config.yaml").exists(), process)
+    children = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    with pytest.raises(Exception, match="timed out"):
+        process.communicate(timeout=1)  # once only asks, and this step takes a while
+    os.killpg(process.pid, signal.SIGINT)
+    status, _, err = finish(process, timeout=20)
+    assert (status, err) == (1, "run failed: interrupted twice, so ended at once; what the last checkpoint holds is kept\n")
+    assert left(children) == []
+
+
+def test_no_rank_outlives_a_killed_launcher(tmp_path):
+    process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, cwd=tmp_path)
+    wait_until(lambda: len(descendants(process.pid)) == 2, process)
+    children = descendants(process.pid)
+    process.kill()
+    process.wait()
+    wait_until(lambda: left(children) == [], seconds=30)
+
+
+def test_a_port_in_use(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, _, err = run("+strategy=ddp", TWO, "run_dir=x", f"launcher.master_port={port}", cwd=tmp_path)
+    expected = f"error: launcher.master_port={port}: cannot be listened on (Address already in use); choose another, or leave it out to take a free one\n"
+    assert (status, err) == (2, expected)
+
+
+def test_two_launchers_make_one_run(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = ["+strategy=ddp", "train.max_steps=3", "launcher.nproc_per_node=1", "launcher.nnodes=2"]
+    common += ["launcher.master_addr=127.0.0.1", f"launcher.master_port={port}", "launcher.interface=" + ("lo0" if sys.platform == "darwin" else "lo")]
+    nodes = [start(*common, f"launcher.node_rank={node}", cwd=tmp_path) for node in (1, 0)]
+    results = [finish(node) for node in nodes]
+    assert [status for status, _, _ in results] == [0, 0], results
+    assert "finished  step 3" in results[1][1]
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert [step for step, _, _ in losses(run_dir)] == [1, 2, 3]
+
+
+def test_several_machines_need_an_address_and_a_port(tmp_path):
+    status, _, err = run("launcher.nnodes=2", "launcher.master_addr=node0", cwd=tmp_path)
+    assert (status, err) == (
+        2,
+        "error: launcher.master_port: 2 machines (launcher.nnodes) need the address of machine 0 and a free port there, the same on all: "
+        "launcher.master_addr=HOST launcher.master_port=29500\n",
+    )
+
+
+def test_a_sweep_gives_each_run_its_own_directory(tmp_path):
+    status, _, err = run("-m", "+strategy=single,ddp", "launcher.nproc_per_node=1", "run_dir=x", "train.max_steps=2", cwd=tmp_path)
+    assert status == 0, err
+    one, two = (losses(tmp_path / "x" / f"strategy={name}") for name in ("single", "ddp"))
+    assert one == two
+    assert len(one) == 2
