@@ -219,7 +219,7 @@ def part_class(target: str) -> type:
         cls = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"_target_={target}: cannot be imported ({error}). Is its package installed, or on PYTHONPATH?") from error
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and (issubclass(cls, Part) or module_name.startswith("trainer."))):
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and issubclass(cls, (Part, Config))):
         raise ConfigError(f"_target_={target}: is not a part; a part is a dataclass derived from trainer.part.Part")
     return cls
 

@@ -1,0 +1,79 @@
+"""Every command in the README and in docs/ is run: those of the trainer here, made small; the rest are named."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, run
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+SMALL = ["train.max_steps=2", "eval.batch_size=256", "data.seq_len=32", "model.layers=1", "model.dim=32", "model.heads=2", "model.kv_heads=null", "model.sample_tokens=4"]
+"""Appended to a command that trains the default model on text; its own keys come first, so these win."""
+
+ELSEWHERE = {
+    "make train": "test_make.py, large",
+    "make test": "what runs this",
+    "make test-large": "what runs the tests marked large",
+    "make lint": "test_make.py",
+    "make bench": "benchmarks/, by hand",
+}
+"""Commands that are not run here, and where they are."""
+
+
+def commands(page: Path) -> list[str]:
+    """The commands in the ```bash blocks of a page, continuation lines joined, comments removed."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [command for line in lines if (command := line.split(" #")[0].strip())]
+
+
+CASES = [(page, command) for page in PAGES for command in commands(page)]
+
+
+def test_there_are_commands():
+    assert {page.name for page, _ in CASES} >= {"README.md", "CONTRIBUTING.md", "batch.md", "strategies.md"}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A directory like a checkout: commands of one page may build on those before them."""
+    place = tmp_path_factory.mktemp("docs")
+    for name in ("examples", "launch"):
+        shutil.copytree(ROOT / name, place / name)
+    return place
+
+
+@pytest.mark.parametrize(("page", "command"), CASES, ids=[f"{page.stem}: {command}" for page, command in CASES])
+def test_command(page, command, workplace):
+    words = shlex.split(command)
+    environment = {}
+    while "=" in words[0]:
+        key, value = words.pop(0).split("=", 1)
+        environment[key] = str(ROOT / value) if key == "PYTHONPATH" else value
+    if " ".join(words[:2]) in ELSEWHERE:
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return
+    if words[0] != "python":
+        pytest.fail(f"{page.name}: {command}: how is it tested? Add it to ELSEWHERE, with the test that runs it")
+    assert words[1] == "-m"
+    done = run(*words[3:], *small(words), cwd=workplace, module=words[2], **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def small(words: list[str]) -> list[str]:
+    """What makes the command of `words` short without changing what it shows."""
+    given = {word.lstrip("+").split("=")[0] for word in words if "=" in word}
+    if words[2] == "trainer.prove":
+        return ["prove.steps=2", *SMALL[2:], "prove.ranks=[1,2]", "prove.strategies=[single,ddp]"]
+    if words[2] != "trainer" or "--cfg" in words or "--help" in words:
+        return []
+    if "launcher.nnodes" in given or "launcher.address" in given:
+        return ["--cfg", "job"]  # needs other machines: composed and checked
+    keys = SMALL if given.isdisjoint({"model", "data"}) else SMALL[:2]
+    return [key for key in keys if key.split("=")[0] not in given]

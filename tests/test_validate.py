@@ -1,0 +1,35 @@
+"""Arithmetic of what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.errors import ConfigError
+from trainer.validate import check_batch, nearest
+
+
+@pytest.mark.parametrize(("batch", "micro", "world"), [(1, None, 1), (8, 2, 4), (8, None, 8), (12, 3, 2)])
+def test_batches_that_divide(batch, micro, world):
+    check_batch(batch, micro, world)
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "world", "message"),
+    [
+        (16, None, 3, "nearest batch sizes that can: 15, 18; nearest process counts: 2, 4"),
+        (100, None, 6, "nearest batch sizes that can: 96, 102; nearest process counts: 5, 4|nearest process counts: 4, 5"),
+        (2, None, 4, "is smaller than the 4 processes; give at least 4, or run on at most 2"),
+        (24, 5, 2, "nearest that do: 4, 6"),
+        (8, 16, 1, "nearest that do: 4, 8"),
+    ],
+)
+def test_batches_that_do_not(batch, micro, world, message):
+    with pytest.raises(ConfigError, match=message):
+        check_batch(batch, micro, world)
+
+
+def test_the_nearest_key_is_found_by_its_whole_name_or_its_last_part():
+    known = ["train.max_steps", "optim.lr", "checkpoint.every", "eval.every"]
+    assert nearest("train.max_step", known) == "; did you mean 'train.max_steps'?"
+    assert nearest("max_steps", known) == "; did you mean 'train.max_steps'?"
+    assert "known: " in nearest("zzz", known)
