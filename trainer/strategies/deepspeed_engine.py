@@ -1,0 +1,211 @@
+"""The engine of `zero1`, `zero2` and `zero3`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import deepspeed
+import deepspeed.comm
+import torch
+from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import logger
+from torch import Tensor, nn
+
+from trainer.config import Precision
+from trainer.errors import ConfigError
+from trainer.optim import make_optimizer, param_groups
+from trainer.strategies.deepspeed_state import Part, held3, parts3, parts12, rows, state_keys, unrows, whole
+from trainer.strategies.engine import Batch, Engine, LossFn, transform_blocks
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from trainer.config import Config
+    from trainer.materialise import Blueprint
+    from trainer.strategies.deepspeed import ZeRO
+
+
+def make_engine(blueprint: Blueprint, config: Config, mesh: DeviceMesh, knobs: ZeRO) -> Engine:
+    """Materialise, cut and wrap the blueprint's module."""
+    _prepare(blueprint.device)
+    options = deepspeed_options(config, knobs)
+    zero = options["zero_optimization"]
+    # DeepSpeed allocates whole buckets in every step: none larger than the model.
+    zero["reduce_bucket_size"] = min(zero["reduce_bucket_size"], sum(p.numel() for p in blueprint.module.parameters() if p.requires_grad))
+    transform_blocks(blueprint, config)
+    groups = param_groups(blueprint.model, blueprint.module, config.optim.weight_decay)  # by shape: before parameters are cut
+    names = {parameter: name for name, parameter in blueprint.module.named_parameters()}
+    if knobs.stage == 3:
+        _fill_and_cut(blueprint, options)
+    else:
+        blueprint.fill(blueprint.module)
+    filled = dict(blueprint.module.named_parameters())
+    groups = [group | {"params": [filled[names[parameter]] for parameter in group["params"]]} for group in groups]
+    optimizer = make_optimizer(config.optim, groups)
+    wrapped, *_ = deepspeed.initialize(model=blueprint.module, optimizer=optimizer, config=options, dist_init_required=False)
+    return ZeROEngine(blueprint.module, wrapped, optimizer, config, blueprint.device, mesh)
+
+
+def deepspeed_options(config: Config, knobs: ZeRO) -> dict[str, Any]:
+    """The config that DeepSpeed is given.
+
+    Accumulation is ours ("managed_gradient_accumulation": false): every `step` is a boundary, and
+    the loss that comes to backward is scaled already.
+    """
+    options: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,  # for DeepSpeed's own reports, which are off
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": config.optim.max_norm,
+        "zero_optimization": knobs.zero_options(),
+        "zero_allow_untested_optimizer": True,  # SGD is elementwise
+        "zero_force_ds_cpu_optimizer": False,
+        "log_level": "warning",
+    }
+    if config.train.precision is Precision.bf16:
+        # Parameters, gradients, their exchange and the optimizer's state stay fp32, as under ddp.
+        options["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+    return options
+
+
+def _prepare(device: torch.device) -> None:
+    """Make DeepSpeed use this process's group and device, and build nothing."""
+    logger.setLevel(logging.WARNING)
+    found = get_accelerator().device_name()
+    if found != device.type:
+        raise ConfigError(f"train.device: DeepSpeed was imported for {found!r} before this run on {device.type!r}; set DS_ACCELERATOR={device.type}")
+    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
+    if device.type == "cpu":
+        vars(deepspeed.ops).setdefault("__compatible_ops__", {})  # or it tries a C compiler on each of its operations, and builds one for minutes
+    deepspeed.comm.init_distributed(get_accelerator().communication_backend_name(), dist_init_required=False, verbose=False)
+
+
+def _fill_and_cut(blueprint: Blueprint, options: dict[str, Any]) -> None:
+    """Fill a block, or a layer outside of blocks, and cut its parameters over the ranks before the next."""
+    layers = [part for part in blueprint.module.modules() if part._parameters and not list(part.children())]
+    for part in [*blueprint.blocks, *layers, blueprint.module]:
+        blueprint.fill(part)
+        deepspeed.zero.Init(module=part, config_dict_or_path=options)
+
+
+class ZeROEngine(Engine):
+    """DeepSpeed's engine, driven by our loop."""
+
+    def __init__(self, module: nn.Module, wrapped: Any, optimizer: torch.optim.Optimizer, config: Config, device: torch.device, mesh: DeviceMesh):
+        super().__init__(module, optimizer, config, device, mesh, wrapped)
+        self.wrapped = wrapped
+        self.zero = wrapped.optimizer
+        self.stage3 = wrapped.zero_optimization_stage() == 3
+        self.max_norm = config.optim.max_norm
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        self.wrapped.backward(loss)
+
+    def step(self, loss: Tensor, max_norm: float, lr_factor: float) -> Tensor:
+        assert max_norm == self.max_norm, "DeepSpeed takes the clip when it is made"
+        self.sync_buffers()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * lr_factor
+        norm = torch.full((), torch.nan, device=self.device)
+        if not self.bad.item() and bool(torch.isfinite(loss).item()):
+            self.wrapped.step()  # DeepSpeed itself steps on no rank where the norm is not finite
+            norm = torch.as_tensor(self.wrapped.get_global_grad_norm(), device=self.device)
+        self.note_bad(loss, norm)
+        return norm
+
+    # -- state --------------------------------------------------------------------------------
+
+    def numel(self) -> int:
+        return sum(_shape(parameter).numel() for _, parameter in self.named_parameters())
+
+    def full_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        parts = self._parts()
+        for name, parameter in self.named_parameters():
+            yield name, self._value(parameter, parts.get(parameter)).cpu()
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = self._parts()
+        state: dict[str, Any] = {f"model.{name}": value for name, value in self.persistent_buffers()}
+        for name, parameter in self.named_parameters():
+            value = self._value(parameter, parts.get(parameter))
+            state[f"model.{name}"] = rows(value, self.mesh) if self.stage3 else value
+        for key, name, parameter in self._optimizer_state():
+            part = parts.get(parameter)
+            held = None if part is None else part.view(self.optimizer.state[part.flat][key])
+            state[f"optim.{key}.{name}"] = rows(whole(held, part.start if part else 0, _shape(parameter), self.device), self.mesh)
+        return state
+
+    def init_optimizer_state(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.0  # nothing moves; each step sets the real one
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        for group, flats in zip(self.optimizer.param_groups, self._flats_by_group(), strict=True):
+            group["params"] = flats
+            for flat in flats:
+                flat.grad = torch.zeros_like(flat)
+        self.optimizer.step()
+        for group, params in zip(self.optimizer.param_groups, groups, strict=True):
+            group["params"] = params
+        for flat in self._flats():
+            flat.grad = None
+            if "step" in self.optimizer.state[flat]:
+                self.optimizer.state[flat]["step"].fill_(step)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        parts = self._parts()
+        for name, parameter in self.named_parameters():
+            self._set_value(parameter, parts.get(parameter), unrows(state[f"model.{name}"]))
+        for key, name, parameter in self._optimizer_state():
+            full = unrows(state[f"optim.{key}.{name}"])
+            part = parts.get(parameter)
+            if part is not None:
+                part.view(self.optimizer.state[part.flat][key]).copy_(full[part.start : part.start + part.numel])
+        if self.stage3:
+            persistent = self.zero.persistent_parameters
+            if persistent:  # gather what stays whole on every rank again
+                persistent[0].partition(persistent)
+                persistent[0].all_gather(persistent)
+
+    def _parts(self) -> dict[nn.Parameter, Part]:
+        return parts3(self.zero) if self.stage3 else parts12(self.zero)
+
+    def _flats(self) -> list[Tensor]:
+        return self.zero.fp32_partitioned_groups_flat if self.stage3 else self.zero.single_partition_of_fp32_groups
+
+    def _flats_by_group(self) -> list[list[Tensor]]:
+        groups: list[list[Tensor]] = [[] for _ in self.optimizer.param_groups]
+        for index, flat in enumerate(self._flats()):
+            groups[self.zero.sub_group_to_group_id[index] if self.stage3 else index].append(flat)
+        return groups
+
+    def _optimizer_state(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+        """(key, name, parameter) of each tensor of optimizer state, in the same order on all ranks."""
+        for key in state_keys(self.optimizer, self._flats()):
+            for name, parameter in self.named_parameters():
+                if parameter.requires_grad:
+                    yield key, name, parameter
+
+    def _value(self, parameter: Any, part: Part | None) -> Tensor:
+        """The whole value of a parameter in fp32. A collective under stage 3."""
+        if not self.stage3:
+            return parameter.detach()
+        if part is not None:
+            return whole(part.view(part.flat), part.start, parameter.ds_shape, self.device)
+        start, numel = held3(parameter)  # frozen
+        return whole(parameter.ds_tensor.detach()[:numel], start, parameter.ds_shape, self.device)
+
+    def _set_value(self, parameter: Any, part: Part | None, full: Tensor) -> None:
+        """Take `full` over as this rank's part of a parameter (under stage 1 and 2 it was loaded into the whole one)."""
+        if part is not None:
+            part.view(part.flat).copy_(full[part.start : part.start + part.numel])
+        if self.stage3:
+            start, numel = held3(parameter)
+            parameter.ds_tensor.data[:numel].copy_(full[start : start + numel])
+
+
+def _shape(parameter: Any) -> torch.Size:
+    """Of the whole parameter."""
+    return getattr(parameter, "ds_shape", parameter.shape)
