@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trainer.units import count, duration, size
+from trainer.units import count, duration, printable, size
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,7 @@ def test_size():
 
 def test_duration():
     assert (duration(65.4), duration(90061), duration(math.nan)) == ("0:01:05", "1 day, 1:01:01", "?")
+
+
+def test_control_characters_are_not_passed_on():
+    assert printable("a\tb\n\x1b[2J\x00\u202eé") == "a\tb\n\ufffd[2J\ufffd\ufffdé"

@@ -26,3 +26,8 @@ def size(number: int) -> str:
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds: 0:01:05."""
     return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"
+
+
+def printable(text: str) -> str:
+    """`text` without the control characters that a model may well generate, and a terminal would obey."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)

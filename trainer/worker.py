@@ -16,7 +16,7 @@ import trainer
 from trainer import callbacks as callback_parts
 from trainer import checkpoint, distributed, precision
 from trainer import config as configs
-from trainer.callbacks.metrics import cut_back
+from trainer.callbacks.profile import Profile
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
@@ -117,8 +117,6 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     if rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         configs.save(config, run_dir / "config.yaml")
-        cut_back(run_dir / "metrics.jsonl", position.step)
-        cut_back(run_dir / "evals.jsonl", position.step)
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
             stack.callback(watcher.close)
@@ -129,7 +127,9 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     progress.mark = Mark(device)
     pending: StepResult | None = None
     stopping = False
-    for result in train_steps(engine, config.model, loader, config, position.step + 1, stop_asked):
+    profile = Profile(run_dir, config.profile.steps, rank)
+    stack.callback(profile.close)
+    for result in profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1):
         if pending is not None:
             stopping = _record(pending, progress, info, watchers) or stopping
         pending = result

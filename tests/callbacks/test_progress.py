@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 import os
@@ -46,16 +47,17 @@ def run_to_the_end(progress, run, step_info, evaluate_at=()):
 def test_plain_lines_where_there_is_no_terminal(tmp_path, run_info, step_info):
     out, err = io.StringIO(), io.StringIO()
     progress = Progress(10, out, err)
-    run_to_the_end(progress, run_info(last_step=25, max_steps=25), step_info, evaluate_at=(10, 25))
+    data = {"samples": 1000, "unigram_entropy": 3.21, "fingerprint": "0123456789abcdef" * 4}
+    run_to_the_end(progress, run_info(last_step=25, max_steps=25, data=data), step_info, evaluate_at=(10, 25))
     (tmp_path / REPORT).write_text("")
-    progress.on_finish("finished", {"sample": "def f():"})
+    progress.on_finish("finished", {"sample": "def f():\x1b[2J\n\treturn"})
     progress.close()
     assert err.getvalue() == ""
     assert out.getvalue().splitlines() == [
         f"run       {tmp_path}",
         "strategy  fsdp, 2 processes on cpu",
         "model     3,145,728 parameters",
-        "data      samples 1,000, unigram entropy 3.21, fingerprint abc",
+        "data      samples 1,000, unigram entropy 3.21, fingerprint 0123456789ab",
         "MFU       FLOP per token x tokens/s / peak; FLOP per token: 6 x parameters = 2M; peak of all processes: 1 GFLOP/s (measured)",
         "step 1/25: loss 1.0000, 200 tokens/s, MFU 40.0%, 300 MiB, 0:00:12 left",
         "step 10/25: loss 10.0000, 200 tokens/s, MFU 40.0%, 300 MiB, 0:00:08 left",
@@ -65,7 +67,8 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, run_info, step_info):
         "finished  step 25",
         "train     loss 15.5000 nats over the last 20 steps, unigram entropy of the data 3.2100 nats",  # the mean of 6 .. 25
         "eval      loss 1.7500 nats, accuracy 0.5000 after step 25",
-        "sample    def f():",
+        "sample    def f():\ufffd[2J",  # a model cannot clear the screen
+        "\treturn",
         f"report    {tmp_path / REPORT}",
     ]
 
@@ -94,6 +97,19 @@ def test_a_run_without_a_step_left_ends_without_numbers(run_info):
     assert out.getvalue().splitlines()[-1] == "finished  step 20"
 
 
+def read_all(main: int) -> str:
+    """What was written to the other end of a terminal, which has been closed."""
+    parts = []
+    try:
+        while part := os.read(main, 2**16):
+            parts.append(part)
+    except OSError as error:
+        if error.errno != errno.EIO:  # so Linux says that it is closed
+            raise
+    os.close(main)
+    return b"".join(parts).decode()
+
+
 @pytest.mark.parametrize("size", [(0, 0), (30, 120)])
 def test_a_bar_in_a_terminal(run_info, step_info, size):
     main, terminal = pty.openpty()
@@ -109,9 +125,7 @@ def test_a_bar_in_a_terminal(run_info, step_info, size):
         run_to_the_end(progress, run_info(last_step=3, max_steps=20), step_info)
         progress.on_finish("stopped", {})
         progress.close()
-        err.flush()
-        drawn = os.read(main, 2**16).decode()
-    os.close(main)
+    drawn = read_all(main)
     assert "loss 3.0000, 200 tokens/s, MFU 40.0%, 300 MiB, 0:00:00 left" in drawn
     assert "3/3 |" in drawn
     assert not any(line.startswith("step") for line in out.getvalue().splitlines())

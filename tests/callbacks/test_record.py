@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+import trainer
 from trainer.callbacks.record import RECORD, RunRecord, read_record
 
 
@@ -23,6 +24,7 @@ def test_start_and_end_of_a_run(tmp_path, run_info):
     assert "config" not in found["run"]
     assert "run_dir" not in found["run"]
     assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["trainer"] == trainer.__version__
     assert found["hardware"]["device"] == "cpu"
     assert found["hardware"]["memory_bytes"] > 2**28
     assert list(tmp_path.iterdir()) == [tmp_path / RECORD]  # nothing half written is left

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from trainer.callbacks.metrics import LAST_STEPS
 from trainer.callbacks.record import REPORT
 from trainer.state import Callback, RunInfo, StepInfo
-from trainer.units import count, duration, size
+from trainer.units import count, duration, printable, size
 
 WINDOW = 50  # steps that speed, MFU and time left are averaged over
 REDRAW_SECONDS = 0.1
@@ -52,7 +52,8 @@ def describe_step(recent: Sequence[StepInfo], last_step: int) -> str:
 
 def describe_run(run: RunInfo) -> list[str]:
     """What is trained, how and on what; the formula of MFU and the peak it assumes."""
-    facts = ", ".join(f"{key.replace('_', ' ')} {_fact(value)}" for key, value in run.data.items())
+    data = {**run.data, **({"fingerprint": str(run.data["fingerprint"])[:12]} if "fingerprint" in run.data else {})}  # whole in run.json
+    facts = ", ".join(f"{key.replace('_', ' ')} {_fact(value)}" for key, value in data.items())
     lines = [
         f"run       {run.run_dir}",
         f"strategy  {run.strategy}, {run.world_size} process{'' if run.world_size == 1 else 'es'} on {run.device}",
@@ -153,7 +154,7 @@ class Progress(Callback):
         for line in describe_end(self._run, self._recent, self._last_eval, status):
             self._say(line)
         if facts.get("sample"):
-            self._say(f"sample    {facts['sample']}")
+            self._say(f"sample    {printable(facts['sample'])}")
         report = self._run.run_dir / REPORT
         if report.exists():
             self._say(f"report    {report}")

@@ -18,17 +18,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import trainer
 from trainer.callbacks.metrics import finite
 from trainer.state import Callback, RunInfo
 
 RECORD = "run.json"
 REPORT = "report.html"
-PACKAGES = ("trainer", "torch", "numpy", "hydra-core", "deepspeed", "ray", "accelerate", "transformers", "tokenizers", "datasets", "wandb")
+PACKAGES = ("torch", "numpy", "hydra-core", "deepspeed", "ray", "accelerate", "transformers", "tokenizers", "datasets", "wandb")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of those of the packages a result may depend on that are installed."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "trainer": trainer.__version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)

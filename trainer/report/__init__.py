@@ -15,7 +15,7 @@ from trainer.callbacks.record import REPORT, read_record
 from trainer.report.curves import Series, chart, level
 from trainer.report.style import SCRIPT, STYLE
 from trainer.report.summary import Summary, summarise
-from trainer.units import count, duration, size
+from trainer.units import count, duration, printable, size
 
 STATUS = {
     "finished": "finished",
@@ -60,7 +60,7 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) ->
         f'<h2>Curves</h2><div class="charts">{charts(config, run, summary)}</div>' if summary.steps else "<p>No step was recorded.</p>",
     ]
     if facts.get("sample"):
-        sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(facts["sample"])}</pre>')
+        sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(printable(facts["sample"]))}</pre>')
     tables = [
         table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "parameters", "device")}),
         table("Data", run.get("data", {})),
@@ -150,7 +150,7 @@ def _label(key: str) -> str:
 
 
 def _value(key: str, value: Any) -> str:
-    if value is None:
+    if value is None or value == {}:
         return "–"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_value(name, item)}" for name, item in value.items())
