@@ -143,7 +143,7 @@ class Exchange:
             now = time.monotonic()
             self._first_failure = self._first_failure or now
             if now - self._first_failure <= SAME_MOMENT_SECONDS:
-                self.died[rank] = f"ended without a word (process {hello['pid']} on {hello['host']})"
+                self.died[rank] = f"ended without a word (process {hello['pid']} on {hello['host']}; killed, or out of memory? the kernel's log there says)"
 
 
 class Line:

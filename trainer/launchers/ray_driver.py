@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError, RunError, Stopped
+from trainer.launchers.base import count_gpus
 from trainer.launchers.link import Exchange
 from trainer.launchers.ranks import INTERRUPTED, RankDied, judge, restarting
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 5.0  # the other ranks have this long to say why they fail too, before they are ended
 ANSWER_SECONDS = 5.0
+POLL_SECONDS = 0.05
 OBJECT_STORE_BYTES = 100_000_000  # the run passes nothing through it
 SETTINGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -53,9 +56,12 @@ def drive(knobs: Ray, config: Config) -> None:
         _check_answers(cluster)
     nproc = knobs.processes(config)
     workers = knobs.nnodes * nproc
-    resources = {"CPU": 1.0 if cluster else float(max(1, (os.cpu_count() or 1) // workers)), **knobs.resources_per_worker}
+    on_gpus = config.train.device.name == "cuda" or (config.train.device.name == "auto" and count_gpus() > 0)
+    threads = 1.0 if cluster else float(max(1, (os.cpu_count() or 1) // workers))
+    resources = {"CPU": threads, **({"GPU": 1.0} if on_gpus else {}), **knobs.resources_per_worker}
     with _connected(cluster, resources, workers) as host:
-        restarts = iter(range(1, config.run.max_restarts + 1))
+        _tell_of_lack(resources, workers)
+        restarts = itertools.count(1)
 
         def tell(exchange: Exchange) -> None:
             try:
@@ -102,8 +108,8 @@ def _connected(cluster: str | None, resources: dict[str, float], workers: int) -
     else:
         try:
             ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError as error:
-            raise ConfigError(f"launcher.address={cluster}: no Ray cluster answers there ({error})") from error
+        except (ConnectionError, RuntimeError) as error:  # the second: another version of Ray or Python there
+            raise ConfigError(f"launcher.address={cluster}: cannot be joined: {error}") from error
     ahead.join()
     try:
         yield ray.util.get_node_ip_address()
@@ -138,7 +144,7 @@ def _supervise(exchange: Exchange, fit: Callable[[], None]) -> Exception | None:
     over_since: float | None = None
     try:
         while thread.is_alive():
-            thread.join(0.05)
+            thread.join(POLL_SECONDS)
             if asked and not exchange.met:
                 raise Stopped("before training began; run the same command to go on")
             if exchange.over:
@@ -153,14 +159,27 @@ def _supervise(exchange: Exchange, fit: Callable[[], None]) -> Exception | None:
     return result[0] if result else None
 
 
+def _tell_of_lack(resources: dict[str, float], workers: int) -> None:
+    """Ray waits for room without a word."""
+    import ray
+
+    every, free = ray.cluster_resources(), ray.available_resources()
+    lacking = [
+        f"{workers} workers take {workers * amount:g} {name}, of {every.get(name, 0):g} in the cluster {free.get(name, 0):g} are free"
+        for name, amount in resources.items()
+        if free.get(name, 0) < workers * amount
+    ]
+    if lacking:
+        print(f"waiting for room in the Ray cluster: {'; '.join(lacking)}", file=sys.stderr)
+
+
 def _fit(config: Config, exchange: Exchange, resources: dict[str, float], workers: int) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from trainer.config import to_plain
-    from trainer.launchers.base import count_gpus
 
-    gpus = config.train.device.name == "cuda" or (config.train.device.name == "auto" and count_gpus() > 0)
+    on_gpus = "GPU" in resources
     assert config.run_dir is not None
     storage = Path(config.run_dir).resolve() / ".ray"
     arguments = {
@@ -175,8 +194,8 @@ def _fit(config: Config, exchange: Exchange, resources: dict[str, float], worker
         TorchTrainer(
             _train_function(),
             train_loop_config=arguments,
-            torch_config=TorchConfig(backend="cuda:nccl,cpu:gloo" if gpus else "gloo"),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus, resources_per_worker=resources | ({"GPU": 1.0} if gpus else {})),
+            torch_config=TorchConfig(backend="cuda:nccl,cpu:gloo" if on_gpus else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpus, resources_per_worker=resources),
             run_config=RunConfig(name=exchange.address.token, storage_path=str(storage), failure_config=FailureConfig(max_failures=config.run.max_restarts)),
         ).fit()
     finally:
