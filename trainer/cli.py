@@ -64,14 +64,17 @@ def main(task: Callable[[Any], None], arguments: Sequence[str] | None = None, *,
 def run_dir_in_sweep(run_dir: str, arguments: Sequence[str]) -> str:
     """A directory of its own for each run of a sweep that was given one `run_dir` for all: RUN_DIR/KEY=VALUE,..."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.types import RunMode
 
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return run_dir
-    swept = [override.lstrip("+") for override in HydraConfig.get().overrides.task if override not in arguments]
-    if any(override.startswith("run_dir=") for override in swept):
+    given = OverridesParser.create().parse_overrides([item for item in arguments if not item.startswith("-") and "=" in item])
+    swept = {override.key_or_group for override in given if override.is_sweep_override()}
+    if "run_dir" in swept:
         return run_dir
-    return os.path.join(run_dir, ",".join(swept).replace("/", "_"))
+    chosen = [override.lstrip("+") for override in HydraConfig.get().overrides.task]
+    return os.path.join(run_dir, ",".join(item for item in chosen if item.split("=")[0] in swept).replace("/", "_"))
 
 
 def report(error: BaseException) -> int:
