@@ -85,29 +85,40 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
     dtype = param_dtype(config.train.precision)
     count = torch.tensor([loader.peek_count()], dtype=torch.float64, device=engine.device)
     dist.all_reduce(count)
-    place = torch.tensor([0.0, float(rank)], dtype=torch.float64, device=engine.device)
+    blame = torch.tensor([1.0, float(rank)], dtype=torch.float64, device=engine.device)
     for step, item in enumerate(loader, first):
         micro_batches = iter(item.positions)
 
         def loss_fn(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
             # Randomness in the model (dropout) is a function of (seed, first sample), so no generator is saved.
-            torch.manual_seed(stable_seed(config.train.seed, "model", next(micro_batches).start))  # noqa: B023
+            seed_generators(stable_seed(config.train.seed, "model", next(micro_batches).start), engine.device)  # noqa: B023
             return model.loss(module, batch)
 
-        engine.model.train()
+        if not engine.model.training:  # `train` walks over every module
+            engine.model.train()
         loss_sum = engine.forward_backward(item.batches, loss_fn, (ranks / count[0]).to(dtype))
         bad = (~torch.isfinite(loss_sum)).to(torch.float64)
         host = torch.tensor([float(loader.peek_count()), float(bool(stop_asked))], dtype=torch.float64)
-        shared = torch.cat(
-            [loss_sum.to(torch.float64).reshape(1), to_device({"host": host}, engine.device)["host"], bad * (place + place.new_tensor([1.0, 0.0]))]
-        )
-        dist.all_reduce(shared)
+        shared = torch.cat([loss_sum.to(torch.float64).reshape(1), to_device({"host": host}, engine.device)["host"], bad * blame])
+        if ranks > 1:
+            dist.all_reduce(shared)
         loss = shared[0] / count[0]
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
         values = torch.stack([loss, norm.to(torch.float64), count[0], engine.bad.to(torch.float64), shared[3], shared[4], shared[2]])
         yield StepResult(step, config.optim.lr * factor, loader.waited, values)
         count = shared[1:2]
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed what a model on `device` draws from.
+
+    `torch.manual_seed` also queues a call, with its traceback, for each kind of device that is not
+    there, which takes as long as a small step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 @torch.no_grad()
