@@ -47,6 +47,7 @@ def test_the_tokenizer_splits_as_smollm_s(tmp_path):
     assert tokenizer.tokenize(text)[:6] == ["he", "Ġhe", "Ġ", "1", "2", "Ġ"]
     assert tokenizer.decode(tokenizer(text).input_ids) == text
     assert tokenizer(text).input_ids[-1] == 2
+    assert tokenizer("he<|endoftext|>").input_ids[-1] == 0
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|im_start|>", "<|im_end|>")
     assert tokenizer.apply_chat_template([{"role": "user", "content": "he"}], tokenize=False) == "he"
 

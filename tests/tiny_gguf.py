@@ -30,9 +30,9 @@ NAMES = {
 
 
 def vocabulary() -> tuple[list[str], list[str]]:
-    """Three special tokens, the bytes, and what two merges make."""
+    """Three special tokens, the bytes, and what three merges make (the last is across digits, which are never merged)."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    return ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *alphabet, "he", "Ġhe"], ["h e", "Ġ he"]
+    return ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *alphabet, "he", "Ġhe", "12"], ["h e", "Ġ he", "1 2"]
 
 
 def model(*, tied: bool) -> Any:
