@@ -1,9 +1,11 @@
-"""What a launcher is: it runs `trainer.worker.run` on every rank."""
+"""What a launcher is: it runs `trainer.worker.run`, or other work, on every rank."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 
+TRAIN = "trainer.worker:run"
+
+
 @dataclass(kw_only=True)
 class Launcher(Part):
     """Runs the workers and returns when the run is done."""
@@ -22,8 +27,8 @@ class Launcher(Part):
     """Processes on each node. Null: one a GPU; without GPUs 2 for a strategy of several processes, else 1."""
 
     @abstractmethod
-    def launch(self, config: Config) -> None:
-        """Run the workers to the end.
+    def launch(self, config: Config, work: str = TRAIN) -> None:
+        """Run the workers to the end: on each rank `work`, "module:function", is called as `trainer.worker.run` is.
 
         Raises:
             RunError: a rank failed; the message names it, with its traceback.
@@ -50,6 +55,12 @@ class Launcher(Part):
 def is_rank() -> bool:
     """Whether torchrun, or another launcher, made this process one rank."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def load_work(name: str) -> Callable[..., None]:
+    """The function that "module:function" names."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def count_gpus() -> int:

@@ -1,4 +1,4 @@
-"""One rank as a child of the local launcher: `python -m trainer.launchers.child CONFIG_YAML`.
+"""One rank as a child of the local launcher: `python -m trainer.launchers.child CONFIG_YAML WORK`.
 
 Signals that ask for a stop are kept from the first moment, long before PyTorch is imported, and a
 launcher that goes away (even by SIGKILL) takes its ranks with it: its end of a pipe closes.
@@ -26,9 +26,9 @@ def main() -> None:
     with failure_recorded(int(os.environ["RANK"])):
         from trainer.config import load
         from trainer.distributed import Place
-        from trainer.worker import run
+        from trainer.launchers.base import load_work
 
-        run(load(Path(sys.argv[1])), Place.from_env(), asked)
+        load_work(sys.argv[2])(load(Path(sys.argv[1])), Place.from_env(), asked)
 
 
 def _end_with_launcher(fd: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, RunError
-from trainer.launchers.base import Launcher, is_rank
+from trainer.launchers.base import TRAIN, Launcher, is_rank, load_work
 from trainer.launchers.processes import run_children
 from trainer.launchers.ranks import INTERRUPTED, RankDied, restarting
 
@@ -54,29 +54,27 @@ class Local(Launcher):
             return int(os.environ["WORLD_SIZE"])
         return self.nnodes * self.processes(config)
 
-    def launch(self, config: Config) -> None:
+    def launch(self, config: Config, work: str = TRAIN) -> None:
         if is_rank():
             from trainer.distributed import Place
             from trainer.launchers.ranks import failure_recorded
-            from trainer.worker import run
 
             place = Place.from_env()
             with failure_recorded(place.rank):
-                run(config, place)
+                load_work(work)(config, place)
             return
         nproc = self.processes(config)
         if nproc * self.nnodes == 1 and config.run.max_restarts == 0:
             from trainer.distributed import Place
-            from trainer.worker import run
 
             try:
-                run(config, Place())
+                load_work(work)(config, Place())
             except KeyboardInterrupt:
                 raise RunError(INTERRUPTED) from None
             return
         for restart in range(1, config.run.max_restarts + 2):
             try:
-                run_children(self, config, nproc)
+                run_children(self, config, nproc, work)
                 return
             except RankDied as error:
                 if restart > config.run.max_restarts:

@@ -30,7 +30,7 @@ Children = dict[int, subprocess.Popen[bytes]]
 """Rank to process."""
 
 
-def run_children(knobs: Local, config: Config, nproc: int) -> None:
+def run_children(knobs: Local, config: Config, nproc: int, work: str) -> None:
     """Start this machine's ranks, wait for all, and raise what their ends mean together.
 
     Raises:
@@ -45,7 +45,7 @@ def run_children(knobs: Local, config: Config, nproc: int) -> None:
         stack.callback(_end, children)
         stack.enter_context(_forwarded_signals(children))
         try:
-            _start(children, knobs, nproc, files, stack)
+            _start(children, knobs, nproc, work, files, stack)
             died = _wait(children, files)
         except KeyboardInterrupt:
             raise RunError(INTERRUPTED) from None
@@ -53,7 +53,7 @@ def run_children(knobs: Local, config: Config, nproc: int) -> None:
     judge({failure.rank: failure for failure in failures}, died)
 
 
-def _start(children: Children, knobs: Local, nproc: int, files: Path, life: ExitStack) -> None:
+def _start(children: Children, knobs: Local, nproc: int, work: str, files: Path, life: ExitStack) -> None:
     with ExitStack() as stack:
         listener = stack.enter_context(listen("127.0.0.1" if knobs.nnodes == 1 else "", knobs.master_port)) if knobs.node_rank == 0 else None
         port = listener.getsockname()[1] if listener else knobs.master_port
@@ -79,7 +79,7 @@ def _start(children: Children, knobs: Local, nproc: int, files: Path, life: Exit
             if rank == 0 and listener is not None:
                 fds.append(listener.fileno())
                 env["TRAINER_LISTEN_FD"] = str(listener.fileno())
-            command = [sys.executable, "-m", "trainer.launchers.child", str(files / "config.yaml")]
+            command = [sys.executable, "-m", "trainer.launchers.child", str(files / "config.yaml"), work]
             # Its own session: a Ctrl-C in the terminal reaches it once, passed on by this process.
             children[rank] = subprocess.Popen(
                 command, env=env, pass_fds=fds, start_new_session=True, stdin=subprocess.DEVNULL, stderr=None if rank == 0 else subprocess.PIPE

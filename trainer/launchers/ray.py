@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, missing_extra
-from trainer.launchers.base import Launcher, is_rank
+from trainer.launchers.base import TRAIN, Launcher, is_rank
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -50,9 +50,9 @@ class Ray(Launcher):
     def world_size(self, config: Config) -> int:
         return self.nnodes * self.processes(config)
 
-    def launch(self, config: Config) -> None:
+    def launch(self, config: Config, work: str = TRAIN) -> None:
         if is_rank():
             raise ConfigError("launcher=ray: Ray starts the workers itself; run it without torchrun (RANK and WORLD_SIZE are set), or with launcher=local")
         from trainer.launchers.ray_driver import drive
 
-        drive(self, config)
+        drive(self, config, work)

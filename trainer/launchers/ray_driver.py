@@ -43,8 +43,8 @@ SETTINGS = {
 OWN_RAY = {"RAY_prestart_worker_first_driver": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
-def drive(knobs: Ray, config: Config) -> None:
-    """Train `config` in Ray to the end.
+def drive(knobs: Ray, config: Config, work: str) -> None:
+    """Run `work` (see `Launcher.launch`) for `config` in Ray to the end.
 
     Raises:
         ConfigError, RunError, Stopped: as of the local launcher.
@@ -71,7 +71,7 @@ def drive(knobs: Ray, config: Config) -> None:
 
         exchange = Exchange(host, tell)
         try:
-            error = _supervise(exchange, lambda: _fit(config, exchange, resources, workers))
+            error = _supervise(exchange, lambda: _fit(config, work, exchange, resources, workers))
         finally:
             exchange.close()
         judge(exchange.failures, exchange.died)
@@ -173,7 +173,7 @@ def _tell_of_lack(resources: dict[str, float], workers: int) -> None:
         print(f"waiting for room in the Ray cluster: {'; '.join(lacking)}", file=sys.stderr)
 
 
-def _fit(config: Config, exchange: Exchange, resources: dict[str, float], workers: int) -> None:
+def _fit(config: Config, work: str, exchange: Exchange, resources: dict[str, float], workers: int) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -184,6 +184,7 @@ def _fit(config: Config, exchange: Exchange, resources: dict[str, float], worker
     storage = Path(config.run_dir).resolve() / ".ray"
     arguments = {
         "config": to_plain(config),
+        "work": work,
         "launcher": asdict(exchange.address),
         "directory": os.getcwd(),
         "terminal": sys.stderr.isatty() and sys.stdout.isatty(),

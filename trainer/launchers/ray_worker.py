@@ -13,9 +13,9 @@ import ray.train
 from trainer.config import from_plain
 from trainer.distributed import Place
 from trainer.errors import RunError
+from trainer.launchers.base import load_work
 from trainer.launchers.link import Address, Line, Stream
 from trainer.launchers.ranks import Failure
-from trainer.worker import run
 
 
 def run_rank(arguments: dict[str, Any]) -> None:
@@ -36,7 +36,7 @@ def run_rank(arguments: dict[str, Any]) -> None:
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             _enter(arguments["directory"])
-            run(from_plain(arguments["config"]), Place(rank, context.get_world_size(), context.get_local_rank()), asked)
+            load_work(arguments["work"])(from_plain(arguments["config"]), Place(rank, context.get_world_size(), context.get_local_rank()), asked)
     except Exception as error:
         failure = Failure.of(rank, error)
         line.send(failure=failure.to_json())

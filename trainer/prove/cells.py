@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import safe_open
 
+from trainer.config import Config, to_plain
+from trainer.launchers.local import Local
 from trainer.prove.compare import LOSS_BAND, Apart, What, buffer_difference, compare, parameter_differences
 from trainer.prove.diagnose import diagnose
-from trainer.prove.fork import Forked
+from trainer.prove.fork import RANK_VARIABLES, Forked
+from trainer.prove.join import joined
 from trainer.prove.plan import Cell
 from trainer.prove.reference import Reference
-from trainer.prove.trace import FINAL, INITIAL, Trace
+from trainer.prove.trace import FINAL, INITIAL, OPTIMIZERS, Trace
 
 if TYPE_CHECKING:
     from trainer.distributed import Place
@@ -43,15 +49,25 @@ def start(cell: Cell, reference: Reference, directory: Path, timeout: float) -> 
     """Fork the ranks of `cell`."""
     config = cell.config
     assert config is not None
+    if not isinstance(config.launcher, Local):
+        return Forked(1, lambda _: launch_elsewhere(config, reference, directory), directory, timeout)
 
     def body(place: Place) -> None:
         from trainer.prove.rank import run_cell
-        from trainer.prove.reference import joined
 
-        with joined(config, place, timeout) as device:
+        with joined(config, place, timedelta(seconds=timeout)) as device:
             run_cell(config, reference.optimizers, directory, device)
 
     return Forked(cell.ranks, body, directory, timeout)
+
+
+def launch_elsewhere(config: Config, reference: Reference, directory: Path) -> None:
+    """Run the ranks where another launcher runs them (Ray); this process is a fork, and not a rank."""
+    for name in RANK_VARIABLES:
+        os.environ.pop(name, None)
+    plain = {name: to_plain(optim) for name, optim in reference.optimizers.items()}
+    (directory / OPTIMIZERS).write_text(json.dumps(plain), encoding="utf-8")
+    config.launcher.launch(dataclasses.replace(config, run_dir=str(directory)), "trainer.prove.rank:run_launched")
 
 
 def run(cells: list[Cell], reference: Reference, directory: Path, timeout: float, cores: int, tell: Callable[[Row], None]) -> list[Row]:
@@ -112,12 +128,12 @@ def explain(optimizer: str, apart: Apart, cause: str) -> str:
     """The first difference in words, with the first parameter."""
     first = apart.findings[0]
     text = f"under {optimizer}, differs first at step {first.step}: {first.text}"
-    if cause:
-        text += f": {cause}" if not first.text.endswith(cause) else ""
+    text += f"; {cause}" if cause else ""
+    text += "" if text.endswith("?") else "."
     parameter = next((finding for finding in apart.findings if finding.what == What.PARAMETERS), None)
     if parameter is None:
-        return f"{text}. No parameter is outside its band"
-    return text if parameter is first else f"{text}. First parameter that differs, at step {parameter.step}: {parameter.name}"
+        return f"{text} No parameter is outside its band."
+    return text if parameter is first else f"{text} First parameter that differs, at step {parameter.step}: {parameter.name}."
 
 
 def leave_out_touchy_buffers(reference: Reference, control: Path) -> None:

@@ -21,6 +21,9 @@ def diagnose(finding: Finding, trace: Trace, reference: Trace, accumulation: int
     if told := _hyperparameters(trace, reference):
         return told
     ranks = len(trace.steps[0].samples)
+    split = trace.split
+    if finding.what in What.MEASURED and split is not None and split.step <= finding.step:
+        return f"after step {split.step} the ranks hold different values of {split.name}: gradients are not exchanged, or ranks step differently?"
     step = max(finding.step, 1)
     ours, theirs = trace.steps[step - 1], reference.steps[step - 1]
     match finding.what:
@@ -32,8 +35,12 @@ def diagnose(finding: Finding, trace: Trace, reference: Trace, accumulation: int
             return _factor("gradients", ours.grad_norm / theirs.grad_norm, ranks, accumulation) or _uneven(ours.counts)
         case What.RATE:
             return _rate(step, ours.lr, [item.lr for item in reference.steps])
-        case What.PARAMETERS | What.RANKS if finding.step > 0:
-            return _update(trace, reference, step, ranks)
+        case What.RANKS if finding.name in trace.buffers:
+            return "buffers are not averaged over the ranks?"
+        case What.RANKS if finding.step > 0:
+            return "gradients are not exchanged, or ranks step differently?"
+        case What.PARAMETERS:
+            return _update(trace, reference, step)
         case What.RANKS:
             return "initial values depend on the rank?"
         case What.FROZEN:
@@ -44,11 +51,20 @@ def diagnose(finding: Finding, trace: Trace, reference: Trace, accumulation: int
 
 
 def _hyperparameters(trace: Trace, reference: Trace) -> str:
-    """A setting of the optimizer that has a value here which the reference's has in no group."""
-    for key in sorted({key for group in reference.hyperparameters for key in group}):
-        ours, theirs = ({repr(group[key]) for group in side.hyperparameters if key in group} for side in (trace, reference))
-        if ours and ours != theirs:
-            return f"the optimizer's {key} is {' and '.join(sorted(ours))} instead of {' and '.join(sorted(theirs))}"
+    """The first setting of the optimizer that is not the reference's."""
+    ours, theirs = trace.hyperparameters, reference.hyperparameters
+    keys = sorted({key for settings in theirs.values() for key in settings})
+    if ours.keys() == theirs.keys():
+        for key in keys:
+            other = [name for name in theirs if ours[name].get(key) != theirs[name].get(key)]
+            if other:
+                more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+                return f"the optimizer's {key} for {other[0]}{more} is {ours[other[0]].get(key)} instead of {theirs[other[0]].get(key)}"
+        return ""
+    for key in keys:
+        here, there = ({repr(settings[key]) for settings in side.values() if key in settings} for side in (ours, theirs))
+        if here and here != there:
+            return f"the optimizer's {key} is {' and '.join(sorted(here))} instead of {' and '.join(sorted(there))}"
     return ""
 
 
@@ -83,7 +99,7 @@ def _factor(what: str, factor: float, ranks: int, accumulation: int) -> str:
 
 def _uneven(counts: list[int]) -> str:
     if len(set(counts)) > 1:
-        return f"ranks hold unequal numbers of valid elements ({', '.join(map(str, counts))}): a mean on each rank instead of over the global batch?"
+        return f"the ranks' batches count {' and '.join(map(str, counts))}: where all is well with equal counts, a mean is taken on each rank, not over all"
     return ""
 
 
@@ -95,25 +111,25 @@ def _rate(step: int, lr: float, rates: list[float]) -> str:
     return ""
 
 
-def _update(trace: Trace, reference: Trace, step: int, ranks: int) -> str:
-    """Compares the last update of the whole model with the reference's: its direction and its length."""
+def _update(trace: Trace, reference: Trace, step: int) -> str:
+    """Compares the step's update of every tensor with the reference's: its direction and its length."""
     if set(trace.names) != set(reference.names):
         return ""
     order = [trace.names.index(name) for name in reference.names]
     ours = (trace.sketches[step] - trace.sketches[step - 1])[order][reference.trainable]
     theirs = (reference.sketches[step] - reference.sketches[step - 1])[reference.trainable]
-    length, other = float(np.sqrt((ours**2).sum())), float(np.sqrt((theirs**2).sum()))
-    if not length or not other:
-        return "nothing moves" if other else ""
-    cosine, factor = float((ours * theirs).sum()) / (length * other), length / other
-    if cosine > 1 - 1e-4 and relative(factor, 1.0) > CLOSE:
-        whose = (
-            "clipping by a norm that is not the global one, or by another max_norm?" if relative(factor, ranks) > CLOSE else "scaled by the number of ranks?"
-        )
-        return f"the update has the right direction and {factor:.4g} times the right length: {whose}"
-    decayed = [
-        name
-        for name, row, base in zip(np.array(reference.names)[reference.trainable], ours, theirs, strict=True)
-        if not np.allclose(row, base, rtol=CLOSE, atol=0)
-    ]
-    return f"the update has {factor:.4g} times the right length and a cosine of {cosine:.4f} with the right one; {len(decayed)} of {len(ours)} tensors differ"
+    lengths, others = np.sqrt((ours**2).sum(1)), np.sqrt((theirs**2).sum(1))
+    if not lengths.any():
+        return "nothing moves"
+    names = np.array(reference.names)[reference.trainable]
+    differing = np.sqrt(((ours - theirs) ** 2).sum(1)) > CLOSE * others
+    if not differing.any():
+        return ""
+    cosines = (ours * theirs).sum(1) / np.maximum(lengths * others, np.finfo(float).tiny)
+    factors = lengths / np.maximum(others, np.finfo(float).tiny)
+    longer = factors[differing & (cosines > 1 - 1e-6) & (abs(factors - 1) > 10 * CLOSE)]  # without weight decay, or far more gradient than that
+    after = "loss and gradient norm agree, so the cause lies after them: clip, rate, weight decay or the optimizer's state"
+    if len(longer) > 1 and longer.max() < longer.min() * (1 + 10 * CLOSE):
+        return f"{after}. Updates have the right direction but {np.median(longer):.3g} times the right length: another clip than by the global norm?"
+    which = f"only {', '.join(names[differing])}" if differing.sum() < min(5, len(names)) else f"{differing.sum()} of {len(names)} tensors"
+    return f"{after}. In this step's update {which} differ" + ("s" if differing.sum() == 1 else "")

@@ -19,6 +19,7 @@ from pathlib import Path
 from trainer.distributed import LISTEN_FD, Place
 from trainer.launchers.ranks import ERROR_FILE, failure_recorded, how_it_ended, read_failure
 
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", ERROR_FILE)
 GRACE_SECONDS = 5.0  # after one rank has failed, the others have this long to say why they fail too
 
 
@@ -43,6 +44,7 @@ class Forked:
         self.seconds = 0.0
         self._status: dict[int, int] = {}
         self._pids: list[int] = []
+        self._killed: set[int] = set()
         self._failed_at: float | None = None
         directory.mkdir(parents=True, exist_ok=True)
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024) if ranks > 1 else None
@@ -125,6 +127,7 @@ class Forked:
         """End every rank that still runs."""
         for rank, pid in enumerate(self._pids):
             if rank not in self._status:
+                self._killed.add(rank)
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -133,12 +136,17 @@ class Forked:
         failed = {rank: status for rank, status in self._status.items() if status}
         if not failed:
             return None
-        told = sorted((path.stat().st_mtime, path) for rank in failed if (path := self._error(rank)).exists())
+        records = {rank: self._error(rank) for rank in failed if self._error(rank).exists()}
+        died = [rank for rank in failed if rank not in records and rank not in self._killed]
+        if died:  # its end explains what the others say
+            return Failed(died[0], f"{how_it_ended(failed[died[0]])} without a word", self._printed(died[0]), False)
+        told = sorted((path.stat().st_mtime, path) for path in records.values())
         if told:
             failures = [failure for _, path in told if (failure := read_failure(path))]
             culprit = min(failures, key=lambda failure: failure.secondary)  # the first in time, but not one that only lost a connection
             trace = culprit.trace.strip()
             return Failed(culprit.rank, culprit.message if culprit.explained else trace.splitlines()[-1], trace, culprit.kind == "ConfigError")
-        rank, status = next(iter(failed.items()))
-        log = self.log(rank).read_text(encoding="utf-8", errors="replace")
-        return Failed(rank, f"not done after {self.timeout:g} s (prove.timeout)" if self.seconds > self.timeout else how_it_ended(status), log, False)
+        return Failed(next(iter(failed)), f"not done after {self.timeout:g} s (prove.timeout)", self._printed(next(iter(failed))), False)
+
+    def _printed(self, rank: int) -> str:
+        return self.log(rank).read_text(encoding="utf-8", errors="replace")

@@ -20,7 +20,8 @@ MORE_STYLE = """
 .verdict p { font-size: .95rem; font-weight: 400; margin: 6px 0 0; overflow-wrap: anywhere; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; } thead th { color: var(--quiet); font-weight: 600;
   vertical-align: bottom; }
-thead small { display: block; font-weight: 400; } td.state { white-space: nowrap; font-weight: 600; } tbody.rows th { color: var(--text); font-weight: 600; width: auto; }
+thead small { display: block; font-weight: 400; }
+td.state { white-space: nowrap; font-weight: 600; } tbody.rows th { color: var(--text); font-weight: 600; width: auto; }
 .equal .state { color: var(--good); } .different .state, .failed .state, .out { color: var(--bad); } .refused, .not-installed { color: var(--quiet); }
 .gauge { display: block; position: relative; height: 5px; width: 110px; margin-top: 4px; border-radius: 3px; background: var(--line); }
 .gauge i { position: absolute; inset: 0 auto 0 0; border-radius: 3px; background: var(--good); } .out .gauge i { background: var(--bad); }
@@ -43,7 +44,7 @@ def page(document: Mapping[str, Any]) -> str:
         f"<th>loss<small>band {document['loss_band']:.0e}</small></th><th>gradient norm<small>band {document['grad_norm_band']:.0e}</small></th>",
         *(f"<th>parameters, {escape(name)}<small>band {item['parameter_band']:.0e}</small></th>" for name, item in document["optimizers"].items()),
     ]
-    facts = "".join(f"<p>{escape(line)}</p>" for line in said(document))
+    facts = "".join(f"<li>{escape(line)}</li>" for line in said(document))
     details = "".join(_steps(row, optimizers) for row in [document["control"], *document["rows"]] if row["optimizers"])
     traces = "".join(
         f"<details><summary>{escape(row['strategy'])} on {row['ranks']}: output</summary><pre>{escape(row['trace'])}</pre></details>"
@@ -56,7 +57,7 @@ def page(document: Mapping[str, Any]) -> str:
 Greatest relative difference over steps and tensors; a bar is logarithmic, from 1e-9 to 1, and its mark is the band.</p>
 <div class="verdict {escape(word)}">{SIGNS[word]} {escape(sentence(document))}{reasons}</div>
 <h2>Table</h2><div class="scroll"><table><thead>{head}</thead><tbody class="rows">{"".join(rows)}</tbody></table></div>
-<h2>What was compared</h2>{facts}
+<h2>What was compared</h2><ul>{facts}</ul>
 {_table("Versions", document["versions"])}{_table("Data", document["data"])}
 <details><summary>Every step</summary>{details}</details>
 {f"<details open><summary>Failures</summary>{traces}</details>" if traces else ""}
@@ -81,7 +82,8 @@ def _row(title: str, row: Mapping[str, Any], document: Mapping[str, Any], kind: 
         ]
         for optimizer, apart in row["optimizers"].items():
             columns.append(_measure([apart["parameters"]], document["optimizers"][optimizer]["parameter_band"], apart["bit_equal"], apart["worst"]))
-    state = f'<td class="state">{SIGNS[status]} {escape(status)}</td><td class="number">{row["seconds"]:.1f}</td>'
+    seconds = f"{row['seconds']:.1f}" if row["seconds"] else ""
+    state = f'<td class="state">{SIGNS[status]} {escape(status)}</td><td class="number">{seconds}</td>'
     first = f'<tr class="{escape(name)}{" first" if row["reason"] else ""}"><th>{escape(title)}</th><td>{row["ranks"]}</td>{"".join(columns)}{state}</tr>'
     return first + (f'<tr class="why {escape(name)}"><td colspan="{len(columns) + 4}">{escape(row["reason"])}</td></tr>' if row["reason"] else "")
 

@@ -5,25 +5,31 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainer.config import Config, OptimConfig
 from trainer.data.base import IGNORE, Samples
+from trainer.distributed import Place
 from trainer.errors import RunError
 from trainer.loader import Loader
 from trainer.loop import train_steps
 from trainer.models.base import Model
+from trainer.prove.join import joined
 from trainer.prove.silence import without_dropout
 from trainer.prove.sketch import Sketches, digest
-from trainer.prove.trace import FINAL, INITIAL, Split, Step, Trace
+from trainer.prove.trace import FINAL, INITIAL, OPTIMIZERS, Split, Step, Trace
 from trainer.strategies.engine import Engine
 from trainer.worker import build_engine
 
@@ -41,6 +47,16 @@ def run_cell(config: Config, optimizers: Mapping[str, OptimConfig], directory: P
     for name, optim in optimizers.items():
         target = directory / name if dist.get_rank() == 0 else None
         record(dataclasses.replace(config, optim=optim), samples, config.train.max_steps, device, target)
+
+
+def run_launched(config: Config, place: Place, asked: list[int] | None = None) -> None:
+    """`run_cell` on a rank that a launcher started; `config.run_dir` holds the optimizers and takes the traces."""
+    assert config.run_dir is not None
+    directory = Path(config.run_dir)
+    plain = json.loads((directory / OPTIMIZERS).read_text(encoding="utf-8"))
+    optimizers = {name: OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(OptimConfig), values)) for name, values in plain.items()}
+    with joined(config, place, timedelta(minutes=30)) as device:
+        run_cell(config, optimizers, directory, device)  # type: ignore[arg-type]
 
 
 def record(config: Config, samples: Samples, steps: int, device: torch.device, directory: Path | None) -> Trace:
@@ -62,7 +78,7 @@ def record(config: Config, samples: Samples, steps: int, device: torch.device, d
         prefetch=config.loader.prefetch,
         workers=config.loader.workers,
     )
-    trace = Trace(hyperparameters=[{key: group[key] for key in HYPERPARAMETERS if key in group} for group in engine.optimizer.param_groups])
+    trace = Trace(hyperparameters=hyperparameters(engine))
     observer = _Observer(engine, trace, directory)
     try:
         observer.observe(0, last=False)
@@ -81,6 +97,16 @@ def record(config: Config, samples: Samples, steps: int, device: torch.device, d
         loader.close()
     observer.close()
     return trace
+
+
+def hyperparameters(engine: Engine) -> dict[str, dict[str, Any]]:
+    """See `Trace.hyperparameters`."""
+    names = {id(parameter): name for name, parameter in engine.named_parameters()}
+    found: dict[str, dict[str, Any]] = {}
+    for index, group in enumerate(engine.optimizer.param_groups):
+        settings = {key: group[key] for key in HYPERPARAMETERS if key in group}
+        found |= {names.get(id(parameter), f"group {index}"): settings for parameter in group["params"]}
+    return found
 
 
 def _watched(model: Model, fed: list[tuple[list[str], int]]) -> Model:

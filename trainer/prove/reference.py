@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from trainer.config import Config, OptimConfig, OptimizerName
 from trainer.errors import ConfigError, RunError
 from trainer.prove.fork import Forked
+from trainer.prove.join import joined
 from trainer.prove.options import ProveOptions
 from trainer.prove.trace import Trace
 
 if TYPE_CHECKING:
-    import torch
-
     from trainer.distributed import Place
 
 WITNESS = "sgd"
@@ -41,21 +38,6 @@ class Reference:
     traces: dict[str, Trace]
     same_buffers: dict[str, frozenset[str]]
     """Buffers that do not depend on how micro-batches are cut; none before the control run is known."""
-
-
-@contextmanager
-def joined(config: Config, place: Place, timeout: float) -> Iterator[torch.device]:
-    """This rank's process group and device."""
-    import torch
-
-    from trainer import distributed
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(config.train.deterministic, warn_only=True)
-    device = distributed.pick_device(config.train.device.name, place.local_rank)
-    distributed.init(place, device, timedelta(seconds=timeout))
-    yield device
-    distributed.close()
 
 
 def find_reference(config: Config, options: ProveOptions, directory: Path) -> Reference:
@@ -119,7 +101,7 @@ def _look(config: Config, place: Place, directory: Path, timeout: float) -> None
     from trainer.prove.silence import without_dropout
     from trainer.prove.summed import not_a_sum
 
-    with joined(config, place, timeout) as device:
+    with joined(config, place, timedelta(seconds=timeout)) as device:
         samples = config.data.open("train")
         model, silenced = without_dropout(config.model)
         plan = blueprint(model, samples.spec, config.train.seed, torch.device("cpu"), param_dtype(config.train.precision))
@@ -149,7 +131,7 @@ def _train_clipped(config: Config, name: str, optim: OptimConfig, facts: dict[st
     from trainer.prove.silence import without_dropout
 
     max_norm = facts["first_norm"] / 2
-    with joined(config, place, timeout) as device:
+    with joined(config, place, timedelta(seconds=timeout)) as device:
         config = dataclasses.replace(config, model=without_dropout(config.model)[0])
         samples = config.data.open("train")
         for _ in range(TRIES):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+OPTIMIZERS = "optimizers.json"
 SKETCHES, FINAL, INITIAL, TRACE = "sketches.npy", "final.safetensors", "initial.safetensors", "trace.json"
 
 
@@ -46,8 +47,9 @@ class Trace:
     numel: list[int] = field(default_factory=list)
     frozen: list[str] = field(default_factory=list)
     buffers: list[str] = field(default_factory=list)
-    hyperparameters: list[dict[str, Any]] = field(default_factory=list)
-    """Of each of the optimizer's parameter groups, without the rate."""
+    hyperparameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of the optimizer, without the rate, for each parameter; under "group 0", "group 1", ... where the
+    optimizer holds the parameters in another form."""
     steps: list[Step] = field(default_factory=list)
     digests: list[list[str]] = field(default_factory=list)
     """[step][name]: equal where all bits are."""
