@@ -34,7 +34,7 @@ class RankFailed(AssertionError):
 
 
 def run(
-    world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 60.0, env: Mapping[str, str] | None = None, group: bool = True
+    world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 240.0, env: Mapping[str, str] | None = None, group: bool = True
 ) -> list[Any]:
     """`function(*args)` on `world_size` forked ranks, and what it returned on each.
 

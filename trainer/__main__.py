@@ -8,8 +8,13 @@ from trainer.cli import main
 
 
 def train(config) -> None:  # noqa: ANN001 (Config; named here it would be imported before `--help` is answered)
-    """Launch the workers that `config` asks for."""
-    config.launcher.launch(config)
+    """Launch the workers that `config` asks for, unless the run is over."""
+    from trainer.checkpoint_dir import finished
+
+    if told := finished(config):
+        print(told)
+    else:
+        config.launcher.launch(config)
 
 
 def script() -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints under `run_dir`/checkpoints, the same under every strategy.
+"""Writing and reading checkpoints, the same under every strategy (where they are: trainer/checkpoint_dir.py).
 
 PyTorch Distributed Checkpoint plans who writes what; the storage is safetensors (no pickle), under
 canonical names: `model.NAME` in fp32 and `optim.KEY.NAME`. `manifest.json` is written last: a
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
+from trainer.checkpoint_dir import MANIFEST, directory, read_manifest, remove, without, write_whole
 from trainer.errors import ConfigError
 from trainer.strategies.engine import Engine
 
-MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 
 
@@ -35,22 +34,12 @@ class Position:
     tokens: int
 
 
-def directory(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` is kept."""
-    return run_dir / "checkpoints" / f"step-{step:08d}"
-
-
-def list_whole(run_dir: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(path.parent for path in run_dir.glob(f"checkpoints/step-*/{MANIFEST}"))
-
-
 def save(engine: Engine, position: Position, run_dir: Path, facts: dict[str, Any]) -> Path:
     """Write a checkpoint; every rank writes its own part. A collective. Returns its directory."""
     path = directory(run_dir, position.step)
     rank = dist.get_rank()
     if rank == 0 and path.exists():
-        shutil.rmtree(path)  # not whole, or of the same step of the same run: written again
+        remove(path)  # not whole, or of the same step of the same run: written again
     dist.barrier()
     dcp.save(engine.state_dict(), storage_writer=HuggingFaceStorageWriter(str(path), save_distributed=True))
     own = {file.name: _sha256(file) for file in sorted(path.glob(f"shard-{rank + 1:05d}-*"))}
@@ -74,59 +63,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, and make sure that it is on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def remove_old(run_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` whole checkpoints. The manifest goes first. On rank 0 alone."""
-    for path in list_whole(run_dir)[:-keep]:
-        (path / MANIFEST).unlink()
-        shutil.rmtree(path)
-
-
-def find(run_dir: Path, resume: str) -> Path | None:
-    """The checkpoint that `checkpoint.resume` ("auto", "never" or a path) means, or None.
-
-    Raises:
-        ConfigError: a path that is not a whole checkpoint.
-    """
-    if resume == "never":
-        return None
-    if resume == "auto":
-        whole = list_whole(run_dir)
-        return whole[-1] if whole else None
-    path = Path(resume)
-    if (path / MANIFEST).is_file():
-        return path
-    whole = list_whole(path)
-    if whole:
-        return whole[-1]
-    raise ConfigError(
-        f"checkpoint.resume={resume}: is neither a whole checkpoint (a directory with {MANIFEST}) nor a run directory with one; or use auto, never"
-    )
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a whole checkpoint."""
-    return json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-
-
-def load(engine: Engine, path: Path) -> Position:
+def load(engine: Engine, path: Path, facts: Mapping[str, Any]) -> Position:
     """Load the checkpoint at `path` into `engine`, whatever strategy and number of ranks wrote it. A collective.
 
     Raises:
-        ConfigError: it does not fit this model; the difference is named.
+        ConfigError: it is damaged, or does not fit this model or the `facts` of this run; the difference is named.
     """
     manifest = read_manifest(path)
     if manifest["format_version"] > FORMAT_VERSION:
         raise ConfigError(f"{path}: has format {manifest['format_version']}, newer than {FORMAT_VERSION}, the newest that this version reads")
+    _check_files(path, manifest["files"])
+    _check_same_data(path, manifest, facts)
     position = Position(manifest["step"], manifest["tokens"])
     engine.init_optimizer_state(position.step)
     state = engine.state_dict()
@@ -135,6 +82,38 @@ def load(engine: Engine, path: Path) -> Position:
     dcp.load(state, storage_reader=reader)
     engine.load_state_dict(state)
     return position
+
+
+def _check_files(path: Path, files: Mapping[str, str]) -> None:
+    """Every file of the manifest is there and has its content; the ranks share the work."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    wrong: list[str] = []
+    for name, digest in sorted(files.items())[rank::ranks]:
+        file = path / name
+        if not file.is_file():
+            wrong.append(f"{name} is missing")
+        elif _sha256(file) != digest:
+            wrong.append(f"{name} is not what was written")
+    every: list[list[str]] = [[] for _ in range(ranks)]
+    dist.all_gather_object(every, wrong)
+    if problems := sorted(problem for of_rank in every for problem in of_rank):
+        raise ConfigError(f"{path}: is damaged: {'; '.join(problems[:5])}; {without(path)}")
+
+
+def _check_same_data(path: Path, manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """The step alone says which samples come next, so what the order of the data depends on must be the same."""
+    there, here = manifest["config"]["train"], facts["config"]["train"]
+    for key in ("seed", "global_batch_size"):
+        if there[key] != here[key]:
+            raise ConfigError(
+                f"train.{key}={here[key]}: the checkpoint {path} was made with {there[key]}, and the samples that follow it depend on that; "
+                f"give train.{key}={there[key]}, or start again with checkpoint.resume=never or another run_dir="
+            )
+    if manifest["data_fingerprint"] != facts["data_fingerprint"]:
+        raise ConfigError(
+            f"data: is not what the checkpoint {path} was trained on (fingerprint {facts['data_fingerprint']} here, {manifest['data_fingerprint']} there); "
+            "give the same data, or start again with checkpoint.resume=never or another run_dir="
+        )
 
 
 def _check_fits(state: dict[str, Any], reader: HuggingFaceStorageReader, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch.distributed as dist
 
 from trainer.errors import ConfigError, RunError
 
+_groups_made = itertools.count()
 LISTEN_FD = "TRAINER_LISTEN_FD"  # an already listening socket for rank 0's store: no port can be taken in between
 
 
@@ -47,6 +49,14 @@ def pick_device(wanted: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def make_deterministic(wanted: bool) -> None:
+    """Choose deterministic kernels (before CUDA is used), or leave PyTorch as it is."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS is not
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
+
+
 def init(place: Place, device: torch.device, timeout: timedelta = timedelta(minutes=30)) -> None:
     """Make the default process group, unless there is one already (Ray makes its own)."""
     if dist.is_initialized():
@@ -65,8 +75,10 @@ def init(place: Place, device: torch.device, timeout: timedelta = timedelta(minu
                 host, port, place.world_size, is_master=place.rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=int(fd) if fd else None
             )
             dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
-        else:
-            dist.init_process_group(backend, timeout=timeout)
+        else:  # torchrun's store outlives a process group: each run of a sweep needs keys of its own
+            shared, _, _ = next(dist.rendezvous("env://", place.rank, place.world_size, timeout=timeout))
+            store = dist.PrefixStore(f"group-{next(_groups_made)}", shared)
+            dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise RunError(f"launcher.master_port={port}: is in use on {socket.gethostname()}; choose another, or leave it out to take a free one") from error

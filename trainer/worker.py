@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,17 @@ from trainer import callbacks as callback_parts
 from trainer import checkpoint, distributed, precision
 from trainer import config as configs
 from trainer.callbacks.profile import Profile
+from trainer.checkpoint_dir import directory, find, last_step, remove_after, remove_old
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
-from trainer.errors import RunError, Stopped
-from trainer.flops import peak_flops
+from trainer.errors import Stopped
 from trainer.loader import Loader
-from trainer.loop import Mark, StepResult, StepValues, evaluate, train_steps
+from trainer.loop import Mark, StepResult, evaluate, train_steps
 from trainer.materialise import blueprint
-from trainer.memory import peak_bytes
-from trainer.state import Callback, RunInfo, StepInfo
+from trainer.recording import Progress, record, run_info
+from trainer.state import Callback, RunInfo
 from trainer.strategies.engine import Engine
-
-
-@dataclass
-class Progress:
-    """How far this process has come, in steps whose results have been read."""
-
-    position: checkpoint.Position
-    mark: Mark
-    train_loss: float = float("nan")
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -48,13 +37,13 @@ def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
     Raises:
         ConfigError: what could only be found out here (the data, the model, the checkpoint).
         RunError: a loss that is not finite, for one.
-        Stopped: asked to stop by a signal, or `train.stop_at` was reached; a checkpoint is written.
+        Stopped: asked to stop by a signal; a checkpoint is written.
     """
     assert config.run_dir is not None
     with ExitStack() as stack:
         stop_asked = stack.enter_context(_signals([] if asked is None else asked))
         device = distributed.pick_device(config.train.device.name, place.local_rank)
-        torch.use_deterministic_algorithms(config.train.deterministic, warn_only=True)
+        distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
         distributed.init(place, device)
         stack.callback(distributed.close)
         _train(config, Path(config.run_dir), device, stop_asked, stack)
@@ -89,152 +78,105 @@ def build_engine(config: Config, samples: Samples, device: torch.device) -> Engi
 
 
 def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], stack: ExitStack) -> None:
-    train = config.train
     samples, held_out = config.data.open("train"), config.data.open("eval")
-    rank, ranks = dist.get_rank(), dist.get_world_size()
+    rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device)
-    found = checkpoint.find(run_dir, config.checkpoint.resume)
-    position = checkpoint.Position(0, 0)
-    if found is not None:
-        position = checkpoint.load(engine, found)
-    last = min(train.stop_at or train.max_steps, train.max_steps)
-    progress = Progress(position, Mark(device))
-    loader = Loader(
-        samples,
-        config.model,
-        seed=train.seed,
-        global_batch=train.global_batch_size,
-        micro_batch=train.micro_batch_size,
-        rank=rank,
-        ranks=ranks,
-        device=device,
-        steps=range(position.step + 1, last + 1),
-        prefetch=config.loader.prefetch,
-        workers=config.loader.workers,
-    )
+    found = _find(run_dir, config.checkpoint.resume)
+    facts = _facts(config, samples)
+    position = checkpoint.Position(0, 0) if found is None else checkpoint.load(engine, found, facts)
+    loader = _loader(config, samples, device, range(position.step + 1, last + 1))
     stack.callback(loader.close)
     watchers: list[Callback] = []
     if rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
+        remove_after(run_dir, position.step)
         configs.save(config, run_dir / "config.yaml")
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
             stack.callback(watcher.close)
-    info = _run_info(config, run_dir, samples, engine, position, last, found)
+    info = run_info(config, run_dir, samples, engine, position, found)
     for watcher in watchers:
         watcher.on_start(info)
-    saved = position.step if found is not None else -1
-    progress.mark = Mark(device)
-    pending: StepResult | None = None
-    stopping = False
+    progress = Progress(position, Mark(device), saved=position.step)
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
-    for result in profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1):
+    steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1)
+    stopped = _consume(steps, engine, config, held_out, facts, progress, info, watchers)
+    step = progress.position.step
+    if progress.saved != step:
+        _save(engine, config, facts, progress, info, watchers)
+    if stopped and step < last:
+        _finish(watchers, "stopped", {})
+        raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; run the same command to go on")
+    if config.eval.at_end:
+        _evaluate(engine, config, held_out, step, watchers, progress)
+    told: dict[str, Any] = {"train_loss": progress.train_loss, "eval": progress.metrics}
+    with torch.no_grad():
+        engine.model.eval()
+        told["sample"] = config.model.sample(engine.model, samples, device)
+    _finish(watchers, "finished" if step >= config.train.max_steps else "stopped", told)
+
+
+def _find(run_dir: Path, resume: str) -> Path | None:
+    """Rank 0's answer for all: another node may not see the same files yet."""
+    found = [find(run_dir, resume)] if dist.get_rank() == 0 else [None]
+    dist.broadcast_object_list(found)
+    return found[0]
+
+
+def _loader(config: Config, samples: Samples, device: torch.device, steps: range) -> Loader:
+    return Loader(
+        samples,
+        config.model,
+        seed=config.train.seed,
+        global_batch=config.train.global_batch_size,
+        micro_batch=config.train.micro_batch_size,
+        rank=dist.get_rank(),
+        ranks=dist.get_world_size(),
+        device=device,
+        steps=steps,
+        prefetch=config.loader.prefetch,
+        workers=config.loader.workers,
+    )
+
+
+def _consume(
+    steps: Iterator[StepResult],
+    engine: Engine,
+    config: Config,
+    held_out: Samples,
+    facts: dict[str, Any],
+    progress: Progress,
+    info: RunInfo,
+    watchers: list[Callback],
+) -> bool:
+    """Take the steps: record each one step late, evaluate and save where it is due; returns whether a stop was asked for."""
+    pending: StepResult | None = None
+    stopping = False
+    progress.mark = Mark(engine.device)
+    for result in steps:
         if pending is not None:
-            stopping = _record(pending, progress, info, watchers) or stopping
+            stopping = record(pending, progress, info, watchers) or stopping
         pending = result
-        due_eval = config.eval.every and result.step % config.eval.every == 0 and result.step != last
-        due_save = config.checkpoint.every and result.step % config.checkpoint.every == 0
-        if due_eval or due_save or stopping:
-            stopping = _record(pending, progress, info, watchers) or stopping
+        due_eval = _due(config.eval.every, result.step) and not (config.eval.at_end and result.step == info.last_step)
+        due_save = _due(config.checkpoint.every, result.step)
+        if due_eval or due_save or stopping:  # these need the step's own results
+            stopping = record(result, progress, info, watchers) or stopping
             pending = None
-        if due_eval:
-            _evaluate(engine, config, held_out, result.step, watchers, progress)
-        if due_save or stopping:
-            _save(engine, config, run_dir, progress.position, info, watchers)
-            saved = result.step
-        if pending is None:
-            progress.mark = Mark(device)
+            if due_eval:
+                _evaluate(engine, config, held_out, result.step, watchers, progress)
+            if due_save:
+                _save(engine, config, facts, progress, info, watchers)
+            progress.mark = Mark(engine.device)
         if stopping:
             break
     if pending is not None:
-        _record(pending, progress, info, watchers)
-    step = progress.position.step
-    if saved != step:
-        _save(engine, config, run_dir, progress.position, info, watchers)
-    if stopping and step < last:
-        _finish(watchers, "stopped", {})
-        raise Stopped(f"at step {step}, saved in {checkpoint.directory(run_dir, step)}; run the same command to go on")
-    if config.eval.at_end:
-        _evaluate(engine, config, held_out, step, watchers, progress)
-    facts: dict[str, Any] = {"train_loss": progress.train_loss, "eval": progress.metrics}
-    with torch.no_grad():
-        engine.model.eval()
-        facts["sample"] = config.model.sample(engine.model, samples, device)
-    status = "finished" if step >= train.max_steps else "stopped"
-    _finish(watchers, status, facts)
+        stopping = record(pending, progress, info, watchers) or stopping
+    return stopping
 
 
-def _run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: checkpoint.Position, last: int, found: Path | None) -> RunInfo:
-    assert config.strategy is not None
-    flops, formula = config.model.flops(engine.module, samples.spec)
-    name = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else "cpu"
-    peak, source = peak_flops(name, config.train.precision.name)
-    ranks = dist.get_world_size()
-    return RunInfo(
-        run_dir=run_dir,
-        config=configs.to_plain(config),
-        strategy=config.strategy.name,
-        world_size=ranks,
-        device=name,
-        parameters=engine.numel(),
-        first_step=position.step + 1,
-        max_steps=config.train.max_steps,
-        last_step=last,
-        flops_per_token=flops,
-        flops_formula=formula,
-        peak_flops=peak * ranks,
-        peak_source=source,
-        data=samples.describe(),
-        resumed_from=str(found) if found else None,
-    )
-
-
-def _record(result: StepResult, progress: Progress, info: RunInfo, watchers: list[Callback]) -> bool:
-    """Read a step's results and pass them on; returns whether some rank was asked to stop.
-
-    Raises:
-        RunError: the loss or gradient norm was not finite: no rank has moved the model since.
-    """
-    values = result.read()
-    if values.bad:
-        raise RunError(_bad_step(result, values, progress, info))
-    seconds, progress.mark = result.mark.since(progress.mark), result.mark
-    progress.position = checkpoint.Position(result.step, progress.position.tokens + values.count)
-    progress.train_loss = values.loss
-    if watchers:
-        device_type = "cpu" if info.device == "cpu" else "cuda"
-        rate = values.count / seconds
-        step_info = StepInfo(
-            step=result.step,
-            loss=values.loss,
-            grad_norm=values.grad_norm,
-            lr=result.lr,
-            tokens=progress.position.tokens,
-            step_seconds=seconds,
-            data_seconds=result.data_seconds,
-            tokens_per_second=rate,
-            mfu=info.flops_per_token * rate / info.peak_flops,
-            memory_bytes=peak_bytes(device_type),
-        )
-        for watcher in watchers:
-            watcher.on_step(step_info)
-    return values.stop
-
-
-def _bad_step(result: StepResult, values: StepValues, progress: Progress, info: RunInfo) -> str:
-    if values.bad_ranks == 1:
-        where = f"the loss is not finite on rank {values.bad_rank_sum}"
-    elif values.bad_ranks:
-        where = f"the loss is not finite on {values.bad_ranks} of {info.world_size} ranks"
-    else:
-        where = f"the gradient norm is {values.grad_norm} (the loss is {values.loss:.6g} and finite on all ranks)"
-    whole = checkpoint.list_whole(info.run_dir)
-    kept = f"the last good checkpoint is {whole[-1]}" if whole else "there is no checkpoint yet"
-    return (
-        f"step {result.step}: {where}. No rank has moved the model in this step; the last good step is {progress.position.step}, and {kept}. "
-        "Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step"
-    )
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: list[Callback], progress: Progress) -> None:
@@ -243,19 +185,25 @@ def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watc
         watcher.on_eval(step, progress.metrics)
 
 
-def _save(engine: Engine, config: Config, run_dir: Path, position: checkpoint.Position, info: RunInfo, watchers: list[Callback]) -> None:
-    facts = {
-        "strategy": info.strategy,
-        "world_size": info.world_size,
+def _facts(config: Config, samples: Samples) -> dict[str, Any]:
+    """What a checkpoint's manifest says beside its position."""
+    assert config.strategy is not None
+    return {
+        "strategy": config.strategy.name,
+        "world_size": dist.get_world_size(),
         "versions": {"trainer": trainer.__version__, "torch": torch.__version__},
-        "data_fingerprint": info.data.get("fingerprint"),
-        "config": info.config,
+        "data_fingerprint": samples.fingerprint,
+        "config": configs.to_plain(config),
     }
-    path = checkpoint.save(engine, position, run_dir, facts)
+
+
+def _save(engine: Engine, config: Config, facts: dict[str, Any], progress: Progress, info: RunInfo, watchers: list[Callback]) -> None:
+    path = checkpoint.save(engine, progress.position, info.run_dir, facts)
+    progress.saved = progress.position.step
     if dist.get_rank() == 0:
-        checkpoint.remove_old(run_dir, config.checkpoint.keep)
+        remove_old(info.run_dir, config.checkpoint.keep)
     for watcher in watchers:
-        watcher.on_checkpoint(position.step, path)
+        watcher.on_checkpoint(progress.position.step, path)
 
 
 def _finish(watchers: list[Callback], status: str, facts: dict[str, Any]) -> None:

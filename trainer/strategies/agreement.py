@@ -32,7 +32,9 @@ class Agreement:
         self._strategy = strategy
         self._follow = timedelta(seconds=follow)
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
-        self._store = dist.PrefixStore("trainer/agreement", _get_default_store())
+        store = _get_default_store()
+        number = store.add(f"trainer/agreements/{self._rank}", 1)  # ranks make their models in the same order
+        self._store = dist.PrefixStore(f"trainer/agreement/{number}", store)
         self._known: list[list[Entry]] = []
         self._usual: list[Entry] = []
         self._now: list[Entry] = []

@@ -1,0 +1,128 @@
+"""Where a run's checkpoints are, which of them are whole, and whether the run is over. Nothing here imports torch.
+
+`run_dir`/checkpoints/step-00000020/ is a checkpoint once it has `manifest.json`, which is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.callbacks.record import REPORT, read_record
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+
+MANIFEST = "manifest.json"
+
+
+def directory(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is kept."""
+    return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """The step of the checkpoint at `path`, from its name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def list_whole(run_dir: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted((path.parent for path in run_dir.glob(f"checkpoints/step-*/{MANIFEST}")), key=step_of)
+
+
+def find(run_dir: Path, resume: str) -> Path | None:
+    """The checkpoint that `checkpoint.resume` ("auto", "never" or a path) means, or None.
+
+    Raises:
+        ConfigError: a path that is not a whole checkpoint.
+    """
+    if resume == "never":
+        return None
+    if resume == "auto":
+        whole = list_whole(run_dir)
+        return whole[-1] if whole else None
+    path = Path(resume)
+    if (path / MANIFEST).is_file():
+        return path
+    whole = list_whole(path)
+    if whole:
+        return whole[-1]
+    raise ConfigError(
+        f"checkpoint.resume={resume}: is neither a whole checkpoint (a directory with {MANIFEST}) nor a run directory with one; or use auto, never"
+    )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a whole checkpoint.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return {**manifest, "step": int(manifest["step"]), "tokens": int(manifest["tokens"]), "files": dict(manifest["files"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path / MANIFEST}: is damaged ({type(error).__name__}: {error}); {without(path)}") from error
+
+
+def without(path: Path) -> str:
+    """What to do about a checkpoint that cannot be used."""
+    return f"delete {path} to go on from the checkpoint before it, or give another with checkpoint.resume=PATH"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, and make sure that it is on the disk."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint. The manifest goes first, so that it is never taken for a whole one."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path)
+
+
+def remove_old(run_dir: Path, keep: int) -> None:
+    """Delete all but the newest `keep` whole checkpoints. On rank 0 alone."""
+    for path in list_whole(run_dir)[:-keep]:
+        remove(path)
+
+
+def remove_after(run_dir: Path, step: int) -> None:
+    """Delete whole checkpoints later than `step`: they are of a run that this one replaces. On rank 0 alone."""
+    for path in list_whole(run_dir):
+        if step_of(path) > step:
+            remove(path)
+
+
+def last_step(config: Config) -> int:
+    """Where this run ends: `train.stop_at` or `train.max_steps`."""
+    return config.train.stop_at or config.train.max_steps
+
+
+def finished(config: Config) -> str | None:
+    """What to tell whoever starts a run that is already at its end, with its report written; None for any other."""
+    assert config.run_dir is not None
+    run_dir = Path(config.run_dir)
+    whole = list_whole(run_dir) if config.checkpoint.resume == "auto" else []
+    if not whole or step_of(whole[-1]) < last_step(config) or not (run_dir / REPORT).is_file():
+        return None
+    if read_record(run_dir).get("status") not in ("finished", "stopped"):
+        return None
+    step, steps = step_of(whole[-1]), config.train.max_steps
+    if config.train.stop_at is not None and config.train.stop_at < steps:
+        told = f"this run has come to train.stop_at={config.train.stop_at} (step {step} of {steps}) in {run_dir}"
+        more = f"leave out train.stop_at, with run_dir={run_dir}"
+    else:
+        told = f"this run is finished (step {step} of {steps}) in {run_dir}"
+        more = f"run_dir={run_dir} train.max_steps={2 * max(step, steps)}"
+    return f"{told}\n  its report: {run_dir / REPORT}\n  to train further: {more}\n  to start again: checkpoint.resume=never, or another run_dir="
