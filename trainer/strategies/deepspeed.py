@@ -42,9 +42,7 @@ class ZeRO(Strategy):
 
     def check(self, config: Config, world_size: int) -> None:
         if config.train.precision.name == "fp64":
-            raise ConfigError(
-                f"train.precision=fp64: DeepSpeed keeps its state in fp32, so strategy={self.name} cannot; use strategy=single, ddp or fsdp, or train.precision=fp32"
-            )
+            raise ConfigError(f"train.precision=fp64: strategy={self.name} keeps its state in fp32; use strategy=single, ddp or fsdp, or train.precision=fp32")
         if self.cpu_offload and config.train.device.name == "cpu":
             raise ConfigError("strategy.cpu_offload=true: has no effect with train.device=cpu, where all memory is the host's; leave it out")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from trainer.config import Precision
 from trainer.errors import ConfigError
 from trainer.optim import make_optimizer, param_groups
+from trainer.strategies.agreement import Agreement
+from trainer.strategies.deepspeed_gradients import announce_exchanges, announce_gradients, forget_gradients
 from trainer.strategies.deepspeed_state import Part, held3, parts3, parts12, rows, state_keys, unrows, whole
 from trainer.strategies.engine import Batch, Engine, LossFn, transform_blocks
 
@@ -29,8 +32,15 @@ if TYPE_CHECKING:
 
 
 def make_engine(blueprint: Blueprint, config: Config, mesh: DeviceMesh, knobs: ZeRO) -> Engine:
-    """Materialise, cut and wrap the blueprint's module."""
+    """Materialise, cut and wrap the blueprint's module.
+
+    Raises:
+        ConfigError: a parameter that DeepSpeed cannot hold, or DeepSpeed was imported for another device.
+    """
+    _refuse_scalars(blueprint, knobs.name)
     _prepare(blueprint.device)
+    if knobs.cpu_offload and blueprint.device.type == "cpu":
+        warnings.warn("strategy.cpu_offload=true: saves nothing on the CPU, where all memory is the host's", stacklevel=2)
     options = deepspeed_options(config, knobs)
     zero = options["zero_optimization"]
     # DeepSpeed allocates whole buckets in every step: none larger than the model.
@@ -45,8 +55,13 @@ def make_engine(blueprint: Blueprint, config: Config, mesh: DeviceMesh, knobs: Z
     filled = dict(blueprint.module.named_parameters())
     groups = [group | {"params": [filled[names[parameter]] for parameter in group["params"]]} for group in groups]
     optimizer = make_optimizer(config.optim, groups)
+    agreement = Agreement(knobs.name) if mesh.size() > 1 and knobs.stage > 1 else None
+    if agreement is not None:
+        announce_gradients(blueprint.module, agreement)  # before DeepSpeed's own hooks
     wrapped, *_ = deepspeed.initialize(model=blueprint.module, optimizer=optimizer, config=options, dist_init_required=False)
-    return ZeROEngine(blueprint.module, wrapped, optimizer, config, blueprint.device, mesh)
+    if agreement is not None:
+        announce_exchanges(blueprint.module, wrapped.optimizer, agreement)
+    return ZeROEngine(blueprint.module, wrapped, optimizer, config, blueprint.device, mesh, agreement)
 
 
 def deepspeed_options(config: Config, knobs: ZeRO) -> dict[str, Any]:
@@ -71,16 +86,23 @@ def deepspeed_options(config: Config, knobs: ZeRO) -> dict[str, Any]:
     return options
 
 
+def _refuse_scalars(blueprint: Blueprint, strategy: str) -> None:
+    for name, parameter in blueprint.module.named_parameters():
+        if parameter.ndim == 0:
+            raise ConfigError(f"strategy={strategy}: parameter {name} is a scalar, which DeepSpeed cannot hold; give it shape (1,), or use strategy=ddp")
+
+
 def _prepare(device: torch.device) -> None:
     """Make DeepSpeed use this process's group and device, and build nothing."""
     logger.setLevel(logging.WARNING)
-    found = get_accelerator().device_name()
+    accelerator: Any = get_accelerator()
+    found = accelerator.device_name()
     if found != device.type:
         raise ConfigError(f"train.device: DeepSpeed was imported for {found!r} before this run on {device.type!r}; set DS_ACCELERATOR={device.type}")
     os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
     if device.type == "cpu":
-        vars(deepspeed.ops).setdefault("__compatible_ops__", {})  # or it tries a C compiler on each of its operations, and builds one for minutes
-    deepspeed.comm.init_distributed(get_accelerator().communication_backend_name(), dist_init_required=False, verbose=False)
+        deepspeed.ops.__compatible_ops__ = {}  # or it tries a C compiler on each of its operations, and builds one for minutes
+    deepspeed.comm.init_distributed(accelerator.communication_backend_name(), dist_init_required=False, verbose=False)
 
 
 def _fill_and_cut(blueprint: Blueprint, options: dict[str, Any]) -> None:
@@ -94,12 +116,31 @@ def _fill_and_cut(blueprint: Blueprint, options: dict[str, Any]) -> None:
 class ZeROEngine(Engine):
     """DeepSpeed's engine, driven by our loop."""
 
-    def __init__(self, module: nn.Module, wrapped: Any, optimizer: torch.optim.Optimizer, config: Config, device: torch.device, mesh: DeviceMesh):
+    def __init__(
+        self,
+        module: nn.Module,
+        wrapped: Any,
+        optimizer: torch.optim.Optimizer,
+        config: Config,
+        device: torch.device,
+        mesh: DeviceMesh,
+        agreement: Agreement | None,
+    ):
         super().__init__(module, optimizer, config, device, mesh, wrapped)
+        self.agreement = agreement
         self.wrapped = wrapped
         self.zero = wrapped.optimizer
-        self.stage3 = wrapped.zero_optimization_stage() == 3
+        self.stage = int(wrapped.zero_optimization_stage())
         self.max_norm = config.optim.max_norm
+
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
+        forget_gradients(self.zero)
+        return super().forward_backward(batches, loss_fn, scale)
+
+    def forward(self, loss_fn: LossFn, batch: Batch) -> Tensor:
+        if self.agreement is not None:
+            self.agreement.begin()
+        return super().forward(loss_fn, batch)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         self.wrapped.backward(loss)
@@ -107,6 +148,10 @@ class ZeROEngine(Engine):
     def step(self, loss: Tensor, max_norm: float, lr_factor: float) -> Tensor:
         assert max_norm == self.max_norm, "DeepSpeed takes the clip when it is made"
         self.sync_buffers()
+        if self.stage == 1:  # exchanged in this step: the same ones on every rank
+            for parameter in self.trainable:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor
         norm = torch.full((), torch.nan, device=self.device)
@@ -131,7 +176,7 @@ class ZeROEngine(Engine):
         state: dict[str, Any] = {f"model.{name}": value for name, value in self.persistent_buffers()}
         for name, parameter in self.named_parameters():
             value = self._value(parameter, parts.get(parameter))
-            state[f"model.{name}"] = rows(value, self.mesh) if self.stage3 else value
+            state[f"model.{name}"] = rows(value, self.mesh) if self.stage == 3 else value
         for key, name, parameter in self._optimizer_state():
             part = parts.get(parameter)
             held = None if part is None else part.view(self.optimizer.state[part.flat][key])
@@ -163,22 +208,22 @@ class ZeROEngine(Engine):
             part = parts.get(parameter)
             if part is not None:
                 part.view(self.optimizer.state[part.flat][key]).copy_(full[part.start : part.start + part.numel])
-        if self.stage3:
+        if self.stage == 3:
             persistent = self.zero.persistent_parameters
             if persistent:  # gather what stays whole on every rank again
                 persistent[0].partition(persistent)
                 persistent[0].all_gather(persistent)
 
     def _parts(self) -> dict[nn.Parameter, Part]:
-        return parts3(self.zero) if self.stage3 else parts12(self.zero)
+        return parts3(self.zero) if self.stage == 3 else parts12(self.zero)
 
     def _flats(self) -> list[Tensor]:
-        return self.zero.fp32_partitioned_groups_flat if self.stage3 else self.zero.single_partition_of_fp32_groups
+        return self.zero.fp32_partitioned_groups_flat if self.stage == 3 else self.zero.single_partition_of_fp32_groups
 
     def _flats_by_group(self) -> list[list[Tensor]]:
         groups: list[list[Tensor]] = [[] for _ in self.optimizer.param_groups]
         for index, flat in enumerate(self._flats()):
-            groups[self.zero.sub_group_to_group_id[index] if self.stage3 else index].append(flat)
+            groups[self.zero.sub_group_to_group_id[index] if self.stage == 3 else index].append(flat)
         return groups
 
     def _optimizer_state(self) -> Iterator[tuple[str, str, nn.Parameter]]:
@@ -190,7 +235,7 @@ class ZeROEngine(Engine):
 
     def _value(self, parameter: Any, part: Part | None) -> Tensor:
         """The whole value of a parameter in fp32. A collective under stage 3."""
-        if not self.stage3:
+        if self.stage != 3:
             return parameter.detach()
         if part is not None:
             return whole(part.view(part.flat), part.start, parameter.ds_shape, self.device)
@@ -201,7 +246,7 @@ class ZeROEngine(Engine):
         """Take `full` over as this rank's part of a parameter (under stage 1 and 2 it was loaded into the whole one)."""
         if part is not None:
             part.view(part.flat).copy_(full[part.start : part.start + part.numel])
-        if self.stage3:
+        if self.stage == 3:
             start, numel = held3(parameter)
             parameter.ds_tensor.data[:numel].copy_(full[start : start + numel])
 
