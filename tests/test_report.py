@@ -32,7 +32,7 @@ def run_dir(tmp_path: Path) -> Path:
     write_lines(path / "metrics.jsonl", [record(step, loss=6.0 / step) for step in range(1, 41)])
     write_lines(path / "evals.jsonl", [{"step": 20, "loss": 0.5, "</script><b>": 0.25}, {"step": 40, "loss": 0.25, "</script><b>": 0.5}])
     (path / "config.yaml").write_text("optim:\n  max_norm: 0.75\nnote: </pre><script>alert(1)</script>\n")
-    run = {"strategy": "fsdp", "world_size": 2, "device": "cpu", "parameters": 3_145_728, "max_steps": 40}
+    run = {"strategy": "fsdp", "world_size": 2, "device": "cpu", "model": "GPT", "parameters": 3_145_728, "max_steps": 40}
     start = {"started": "2026-01-02T03:04:05+00:00", "first_step": 1, "strategy": "ddp", "resumed_from": None}
     write_record = {
         "status": "finished",

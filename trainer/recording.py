@@ -46,6 +46,7 @@ def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, po
         strategy=config.strategy.name,
         world_size=ranks,
         device=name,
+        model=config.model.title(),
         parameters=engine.numel(),
         first_step=position.step + 1,
         max_steps=config.train.max_steps,

@@ -20,6 +20,8 @@ class RunInfo:
     world_size: int
     device: str
     """"cpu" or the GPU's name."""
+    model: str
+    """What the model is, in words."""
     parameters: int
     first_step: int
     """1, or the step after the checkpoint that was resumed."""

@@ -19,6 +19,7 @@ def run_info(tmp_path: Path) -> Callable[..., RunInfo]:
             "strategy": "fsdp",
             "world_size": 2,
             "device": "cpu",
+            "model": "GPT",
             "parameters": 3_145_728,
             "first_step": 1,
             "max_steps": 20,

@@ -56,7 +56,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, run_info, step_info):
     assert out.getvalue().splitlines() == [
         f"run       {tmp_path}",
         "strategy  fsdp, 2 processes on cpu",
-        "model     3,145,728 parameters",
+        "model     GPT, 3,145,728 parameters",
         "data      samples 1,000, unigram entropy 3.21, fingerprint 0123456789ab",
         "MFU       FLOP per token x tokens/s / peak; FLOP per token: 6 x parameters = 2M; peak of all processes: 1 GFLOP/s (measured)",
         "step 1/25: loss 1.0000, 200 tokens/s, MFU 40.0%, 300 MiB, 0:00:12 left",

@@ -57,7 +57,7 @@ def describe_run(run: RunInfo) -> list[str]:
     lines = [
         f"run       {run.run_dir}",
         f"strategy  {run.strategy}, {run.world_size} process{'' if run.world_size == 1 else 'es'} on {run.device}",
-        f"model     {run.parameters:,} parameters",
+        f"model     {printable(run.model)}, {run.parameters:,} parameters",
         f"data      {facts}",
     ]
     peak = f"{count(run.peak_flops, ' ')}FLOP/s" if math.isfinite(run.peak_flops) else "unknown, so MFU is not shown"

@@ -80,6 +80,10 @@ class Model(Part):
         numel = sum(p.numel() for p in module.parameters())
         return 6.0 * numel, "6 x parameters"
 
+    def title(self) -> str:
+        """What the model is, in words, for people."""
+        return type(self).__name__
+
     def sample(self, module: nn.Module, samples: Samples, device: Any) -> str | None:
         """A short text the trained model generates, or None. Called on all ranks with equal inputs."""
         return None

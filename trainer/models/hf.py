@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,12 @@ class HF(LanguageModel):
             raise ConfigError(f"model.path={self.path}: the directory has no config.json")
         if not place.exists() and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1 or self.path.endswith(".json")):
             raise ConfigError(f"model.path={self.path}: is not there")
+
+    def title(self) -> str:
+        """The model's path; of a fetched asset what it is and what was done to it."""
+        assert self.path is not None
+        asset = Path(resolve_asset("model.path", self.path)) / "asset.json"
+        return json.loads(asset.read_text(encoding="utf-8"))["title"] if asset.is_file() else self.path
 
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.hf_module import build, read_config

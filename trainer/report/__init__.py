@@ -51,7 +51,7 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) ->
     lead = [STATUS.get(status, "status not recorded")]
     if run:
         lead.append(f"{run['strategy']} on {run['world_size']} x {run['device']}")
-        lead.append(f"{run['parameters']:,} parameters")
+        lead.append(f"{run['model']}, {run['parameters']:,} parameters")
     if record.get("started"):
         lead.append(f"started {_time(record['started'])}" + (f", ended {_time(record['ended'])}" if record.get("ended") else ""))
     sections = [
@@ -62,7 +62,7 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) ->
     if facts.get("sample"):
         sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(printable(facts["sample"]))}</pre>')
     tables = [
-        table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "parameters", "device")}),
+        table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "model", "parameters", "device")}),
         table("Data", run.get("data", {})),
         table("Hardware", record.get("hardware", {})),
         table("Versions", record.get("versions", {})),
