@@ -16,7 +16,7 @@ from trainer.materialise import stable_seed
 from trainer.models.base import Model
 from trainer.precision import param_dtype
 from trainer.schedule import lr_factor
-from trainer.strategies.engine import Batch, Engine
+from trainer.strategies.engine import Batch, Engine, not_finite
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StepResult:
     def read(self) -> StepValues:
         """The values, once the device has them."""
         self.mark.wait()
-        loss, norm, count, bad, bad_ranks, bad_rank_sum, stop = self._values.tolist()
+        _, _, stop, bad_ranks, bad_rank_sum, loss, norm, count, bad = self._values.tolist()
         return StepValues(loss, norm, int(count), bool(bad), int(bad_ranks), int(bad_rank_sum), bool(stop))
 
 
@@ -97,15 +97,14 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
         if not engine.model.training:  # `train` walks over every module
             engine.model.train()
         loss_sum = engine.forward_backward(item.batches, loss_fn, (ranks / count[0]).to(dtype))
-        bad = (~torch.isfinite(loss_sum)).to(torch.float64)
         host = torch.tensor([float(loader.peek_count()), float(bool(stop_asked))], dtype=torch.float64)
-        shared = torch.cat([loss_sum.to(torch.float64).reshape(1), to_device({"host": host}, engine.device)["host"], bad * blame])
+        shared = torch.cat([loss_sum.to(torch.float64).reshape(1), to_device({"host": host}, engine.device)["host"], not_finite(loss_sum) * blame])
         if ranks > 1:
             dist.all_reduce(shared)
         loss = shared[0] / count[0]
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
-        values = torch.stack([loss, norm.to(torch.float64), count[0], engine.bad.to(torch.float64), shared[3], shared[4], shared[2]])
+        values = torch.cat([shared, torch.stack([loss, norm.to(torch.float64), count[0], engine.bad.to(torch.float64)])])
         yield StepResult(step, config.optim.lr * factor, loader.waited, values)
         count = shared[1:2]
 
