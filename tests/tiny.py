@@ -67,6 +67,7 @@ class Net(nn.Module):
             "rank": dist.get_rank() == int(number or 0),
             "from": self.forwards >= int(number or 0),
             "until": self.forwards < int(number or 0),
+            "late": self.forwards < int(number or 0) or dist.get_rank() == 0,
             "odd": self.forwards % 2 == 1,
         }[word]
 

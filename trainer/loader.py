@@ -64,6 +64,13 @@ class Loader:
             self._ready.append(self._pool.submit(self._make, step))
 
     def _make(self, step: int) -> StepBatch:
+        try:
+            return self._make_now(step)
+        except Exception as error:
+            error.add_note(f"while making the batch of step {step}")
+            raise
+
+    def _make_now(self, step: int) -> StepBatch:
         global_batch, rank, ranks, micro = self._share
         positions = micro_batches(step, global_batch, rank, ranks, micro)
         batches = [self.samples.batch(self.order.take(span)) for span in positions]

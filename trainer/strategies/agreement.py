@@ -16,21 +16,18 @@ from torch.distributed.distributed_c10d import _get_default_store
 from trainer.errors import RunError
 
 Entry = str
+AGREED = "agreed"
 FOLLOW_SECONDS = 20.0
-"""How long a rank that departs from the usual sequence waits for the others to do the same."""
+"""How long a rank that departs from the usual sequence waits for the others to do the same. In the first
+micro-batch, where there is no usual sequence, all ranks come to the store, and each waits for all."""
 
 
 class Agreement:
-    """The sequence of collectives in a micro-batch, the same on all ranks or an error.
+    """The sequence of collectives in a micro-batch, the same on all ranks or an error that names `strategy`."""
 
-    Args:
-        strategy: for the message.
-        follow: see `FOLLOW_SECONDS`; the first micro-batch has no usual sequence, and waits without limit.
-    """
-
-    def __init__(self, strategy: str, follow: float = FOLLOW_SECONDS):
+    def __init__(self, strategy: str):
         self._strategy = strategy
-        self._follow = timedelta(seconds=follow)
+        self._follow = timedelta(seconds=FOLLOW_SECONDS)
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
         store = _get_default_store()
         number = store.add(f"trainer/agreements/{self._rank}", 1)  # ranks make their models in the same order
@@ -73,20 +70,24 @@ class Agreement:
         self._usual = self._now
 
     def _agree(self, key: str, entry: Entry, usual: Entry | None) -> None:
-        first, wait = f"{key}/first", None if usual is None and not self._known else self._follow
-        found = self._store.compare_set(first, "", f"{self._rank} {entry}").decode()
-        if found.split(" ", 1)[1] != entry:
-            other, theirs = found.split(" ", 1)
-            raise RunError(f"{self._message()}: in the same micro-batch rank {other} has {theirs} where rank {self._rank} has {entry}. {self._advice()}")
+        found = self._store.compare_set(f"{key}/first", "", f"{self._rank} {entry}").decode()
+        other, theirs = found.split(" ", 1)
+        verdict = f"{key}/verdict"
+        if theirs != entry:
+            wrong = f"{self._message()}: in the same micro-batch rank {other} has {theirs} where rank {self._rank} has {entry}. {self._advice()}"
+            self._store.set(verdict, wrong)
+            raise RunError(wrong)
         if self._store.add(f"{key}/count", 1) == self._ranks:
-            self._store.set(f"{key}/all", "1")
+            self._store.set(verdict, AGREED)
         try:
-            self._store.wait([f"{key}/all"], wait) if wait else self._store.wait([f"{key}/all"])
+            self._store.wait([verdict], *([self._follow] if self._known else []))
         except dist.DistStoreError as error:
             raise RunError(
                 f"{self._message()}: rank {self._rank} has {entry} where it had {usual or 'nothing more'} before, and not every other rank "
                 f"did the same within {self._follow.total_seconds():.0f} s. {self._advice()}"
             ) from error
+        if (said := self._store.get(verdict).decode()) != AGREED:
+            raise RunError(said)
 
     def _message(self) -> str:
         return f"strategy={self._strategy}: the parameters that are used depend on the rank"

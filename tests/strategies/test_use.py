@@ -1,0 +1,139 @@
+"""Parameters that a step does not use: alike on all ranks they work, and where that depends on the rank it is allowed or refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import ranks, tiny
+from tests.tiny import Tiny, Trained
+from trainer.config import Config
+from trainer.strategies import agreement
+from trainer.strategies.base import Strategy
+from trainer.strategies.ddp import DDP, FindUnused
+from trainer.strategies.fsdp import FSDP, HSDP
+from trainer.strategies.single import Single
+
+ALIKE = {
+    "extra-odd": {"extra": "odd"},
+    "extra-from": {"extra": "from:2"},
+    "gate-until": {"gate": "until:2"},
+    "block-odd": {"block1": "odd"},
+    "block-until": {"block1": "until:3"},
+    "all": {"block1": "odd", "extra": "from:3", "gate": "until:1"},
+}
+
+
+def configs(strategy: Strategy) -> dict[str, Config]:
+    """One forward a step, and micro-batches (whose parity is the same on 1, 2 and 4 ranks)."""
+    whole = {name: tiny.config(strategy, model=Tiny(use=use), micro_batch_size=None, max_steps=6) for name, use in ALIKE.items()}
+    split = {f"{name}-micro": tiny.config(strategy, model=Tiny(use=use), max_steps=3) for name, use in ALIKE.items() if "odd" in name}
+    return whole | split
+
+
+def train_all(configs: dict[str, Config]) -> dict[str, Trained]:
+    return {name: tiny.train(config) for name, config in configs.items()}
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Trained]:
+    return ranks.run(1, train_all, configs(Single()))[0]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "world_size"),
+    [
+        (DDP(find_unused_parameters=FindUnused.true), 2),
+        (FSDP(), 2),
+        (FSDP(reshard_after_forward=False), 2),
+        (FSDP(no_sync=True), 2),
+        (HSDP(), 2),
+        (HSDP(), 4),
+        (HSDP(no_sync=True), 4),
+    ],
+    ids=["ddp", "fsdp", "fsdp-keep", "fsdp-no-sync", "hsdp-2", "hsdp-4", "hsdp-no-sync"],
+)
+def test_unused_alike_is_equal_to_one_process(strategy: Strategy, world_size: int, expected: dict[str, Trained]) -> None:
+    for trained in ranks.run(world_size, train_all, configs(strategy)):
+        for name, wanted in expected.items():
+            assert trained[name].losses == pytest.approx(wanted.losses, rel=1e-5), name
+            assert trained[name].norms == pytest.approx(wanted.norms, rel=1e-5), name
+            for key, value in wanted.parameters.items():
+                torch.testing.assert_close(trained[name].parameters[key], value, rtol=1e-5, atol=1e-5)
+
+
+def outcome(config: Config) -> str | Trained:
+    """What training ends with on this rank, which then leaves, as a failed worker does."""
+    agreement.FOLLOW_SECONDS = 3.0
+    try:
+        return tiny.train(config)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def test_ddp_tells_of_a_parameter_that_goes_unused_later() -> None:
+    config = tiny.config(DDP(), model=Tiny(use={"extra": "until:2"}), micro_batch_size=None)
+    for rank, told in enumerate(ranks.run(2, outcome, config)):
+        assert told == (
+            f"RunError: strategy=ddp: on rank {rank}, of the parameters that took part in the first step extra.weight, extra.bias were unused in this one, "
+            "so their gradients were not averaged and the model has not moved. Set strategy.find_unused_parameters=true"
+        )
+
+
+def test_ddp_tells_of_a_parameter_unused_in_the_last_micro_batch_alone() -> None:
+    """Its gradient is there, from a micro-batch before, but it is this rank's own."""
+    config = tiny.config(DDP(), model=Tiny(use={"extra": "until:7"}), max_steps=4)  # 4 micro-batches a step on each rank
+    for told in ranks.run(2, outcome, config):
+        assert "extra.weight, extra.bias were unused" in told
+
+
+def test_ddp_looks_for_unused_parameters_where_the_first_step_has_some() -> None:
+    config = tiny.config(DDP(), model=Tiny(use={"extra": "odd"}), micro_batch_size=None)
+    alone = ranks.run(1, tiny.train, tiny.config(Single(), model=Tiny(use={"extra": "odd"}), micro_batch_size=None))[0]
+    for trained in ranks.run(2, tiny.train, config):
+        assert trained.losses == pytest.approx(alone.losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("find", [FindUnused.true, FindUnused.auto])
+@pytest.mark.parametrize("part", ["extra", "block1"])
+def test_ddp_allows_use_that_depends_on_the_rank(find: FindUnused, part: str) -> None:
+    config = tiny.config(DDP(find_unused_parameters=find), model=Tiny(use={part: "rank:1"}))
+    start = ranks.run(1, initial, tiny.config(Single()))[0]
+    first, second = ranks.run(2, tiny.train, config)
+    assert first.norms == second.norms
+    for name, value in first.parameters.items():
+        assert torch.equal(value, second.parameters[name])
+        assert not torch.equal(value, start[name])
+
+
+def initial(config: Config) -> dict[str, torch.Tensor]:
+    return tiny.parameters(tiny.make_engine(config))
+
+
+@pytest.mark.parametrize("strategy", [FSDP(), FSDP(no_sync=True, reshard_after_forward=False), HSDP()], ids=["fsdp", "fsdp-no-sync", "hsdp"])
+@pytest.mark.parametrize("part", ["extra", "gate", "block1", "order"])
+@pytest.mark.parametrize("when", ["rank:1", "late:5"], ids=["at-once", "later"])
+def test_fsdp_refuses_use_that_depends_on_the_rank(strategy: Strategy, part: str, when: str) -> None:
+    """On any rank, one says what is wrong; the others find it gone. Without the check: a hang, an abort, or weights of another block."""
+    told = ranks.run(2, outcome, tiny.config(strategy, model=Tiny(use={part: when})), timeout=60)
+    named = [
+        text
+        for text in told
+        if isinstance(text, str) and text.startswith(f"RunError: strategy={strategy.name}: the parameters that are used depend on the rank: ")
+    ]
+    assert named
+    assert not any(isinstance(text, Trained) for text in told)
+    assert named[0].endswith("use strategy=ddp with strategy.find_unused_parameters=true, or use the same parameters on every rank")
+
+
+def test_what_is_said_of_use_that_depends_on_the_rank() -> None:
+    told = ranks.run(2, outcome, tiny.config(FSDP(), model=Tiny(use={"extra": "rank:1"})), timeout=60)
+    assert any(
+        "in the same micro-batch rank " in text and "no gradient for extra.weight, extra.bias" in text and "a gradient for every parameter" in text
+        for text in told
+    )
+    told = ranks.run(2, outcome, tiny.config(FSDP(), model=Tiny(use={"block1": "late:5"})), timeout=60)
+    assert any(
+        "rank 1 has the gathering of blocks.2 where it had the gathering of blocks.1 before, and not every other rank did the same within 3 s" in text
+        for text in told
+    )
