@@ -75,9 +75,12 @@ def init(place: Place, device: torch.device, timeout: timedelta = timedelta(minu
                 host, port, place.world_size, is_master=place.rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=int(fd) if fd else None
             )
             dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
-        else:  # torchrun's store outlives a process group: each run of a sweep needs keys of its own
+        else:
+            # torchrun's store may outlive a process group: each restart, and each run of a sweep, needs keys of its own.
+            # (On several machines the counts of restarts differ; there launch/torchrun.sh has torchrun make a new store.)
+            restart = os.environ["TORCHELASTIC_RESTART_COUNT"] if os.environ.get("GROUP_WORLD_SIZE") == "1" else ""
             shared, _, _ = next(dist.rendezvous("env://", place.rank, place.world_size, timeout=timeout))
-            store = dist.PrefixStore(f"group-{next(_groups_made)}", shared)
+            store = dist.PrefixStore(f"restart-{restart}/group-{next(_groups_made)}", shared)
             dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():

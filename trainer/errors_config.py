@@ -87,6 +87,9 @@ def _all_keys(arguments: Sequence[str]) -> list[str]:
 
     every = set.union(*groups())
     choices = [item for item in arguments if item.split("=")[0].lstrip("+") in every and "," not in item]
+    own = re.search(r"(?:^|\n)(?:--config-dir|-cd)[=\n](.+)", "\n".join(arguments))
+    if own:
+        choices.append(f"hydra.searchpath=['file://{Path(own[1]).resolve()}']")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return list(known_keys(compose("config", choices))) + sorted(every)

@@ -1,0 +1,64 @@
+"""torchrun around the command: it is one rank, and a mistake is said once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, environment
+from tests.launchers.running import PARTS, TROUBLE, finish, losses, run
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
+
+
+def test_torchrun_trains_as_the_local_launcher_does(tmp_path):
+    status, out, err = run("strategy=fsdp", "run_dir=torchrun", "train.max_steps=3", cwd=tmp_path, python=TORCHRUN)
+    assert status == 0, err
+    assert out.count("strategy  fsdp, 2 processes on cpu\n") == 1
+    assert run("strategy=fsdp", "run_dir=local", "train.max_steps=3", cwd=tmp_path)[0] == 0
+    assert losses(tmp_path / "torchrun") == losses(tmp_path / "local")
+
+
+def test_a_mistake_is_said_once(tmp_path):
+    status, _, err = run("train.max_step=3", cwd=tmp_path, python=TORCHRUN)
+    assert status == 1  # torchrun's own, whatever its ranks end with
+    assert err.count("error: unknown key 'train.max_step'; did you mean 'train.max_steps'?\n") == 1
+    assert "exitcode  : 2 (" in err
+
+
+def test_a_sweep_under_torchrun(tmp_path):
+    status, _, err = run("strategy=ddp,fsdp", "run_dir=x", "train.max_steps=2", "-m", cwd=tmp_path, python=TORCHRUN)
+    assert status == 0, err
+    assert [step for name in ("ddp", "fsdp") for step, _, _ in losses(tmp_path / "x" / f"strategy={name}")] == [1, 2, 1, 2]
+
+
+def test_a_rank_that_dies_is_started_again_from_the_last_checkpoint(tmp_path):
+    steps = ["strategy=ddp", "train.max_steps=6", "checkpoint.every=2"]
+    trouble = ["model.how=kill", "model.at=6", f"model.once={tmp_path}/once"]
+    python = (*TORCHRUN[:2], "--max-restarts", "1", *TORCHRUN[2:])
+    status, _, err = run(*steps, *trouble, "run_dir=killed", cwd=tmp_path, python=python)
+    assert status == 0, err
+    assert run(*steps, "run_dir=whole", "launcher.nproc_per_node=2", cwd=tmp_path)[0] == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.large
+def test_the_script_on_two_machines_restarts_both_when_a_rank_dies(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    steps = ["strategy=ddp", "train.max_steps=6", "checkpoint.every=2", "run_dir=two"]
+    trouble = ["model.how=kill", "model.at=6", f"model.once={tmp_path}/once"]
+    env = environment(NNODES="2", NPROC="1", RDZV_ENDPOINT=endpoint, MAX_RESTARTS="1", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    command = [str(ROOT / "launch" / "torchrun.sh"), *TROUBLE, *steps, *trouble]
+    nodes = [subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [finish(node) for node in nodes]
+    assert [status for status, _, _ in results] == [0, 0], results
+    assert (tmp_path / "once").exists()
+    assert [step for step, _, _ in losses(tmp_path / "two")] == [1, 2, 3, 4, 5, 6]
