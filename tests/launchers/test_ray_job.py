@@ -1,0 +1,69 @@
+"""launch/ray_job.sh on a real cluster on this machine: it joins what runs, and its exit status is the run's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, environment
+from tests.launchers.running import PARTS, TROUBLE, losses, run
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+def _port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> Iterator[dict[str, str]]:
+    """Addresses of a head node that is started for the test."""
+    gcs, dashboard = _port(), _port()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    env = environment(RAY_USAGE_STATS_ENABLED="0", PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--block"]
+    process = subprocess.Popen([*RAY, *head, "--object-store-memory=100000000"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Ray runtime started" in line:
+                break
+        yield {"gcs": f"127.0.0.1:{gcs}", "dashboard": f"http://127.0.0.1:{dashboard}"}
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+@pytest.mark.large
+def test_a_job_and_a_run_in_a_cluster_that_is_there(cluster, tmp_path):
+    def job(*arguments: str) -> subprocess.CompletedProcess[str]:
+        env = environment(RAY_API_SERVER_ADDRESS=cluster["dashboard"], PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
+        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+        return subprocess.run([str(ROOT / "launch" / "ray_job.sh"), *TROUBLE, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280)
+
+    done = job("strategy=ddp", "launcher.nproc_per_node=2", "train.max_steps=3", "run_dir=job")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "finished  step 3\n" in done.stdout
+    wrong = job("train.max_step=3")
+    assert wrong.returncode == 2
+    assert "error: unknown key 'train.max_step'; did you mean 'train.max_steps'?\n" in wrong.stdout
+    status, _, err = run("+strategy=ray", f"launcher.address='{cluster['gcs']}'", "train.max_steps=3", "run_dir=joined", cwd=tmp_path)
+    assert status == 0, err
+    assert losses(tmp_path / "job") == losses(tmp_path / "joined")
+
+
+def test_a_job_needs_an_address(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "trainer.launchers.ray_job"], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: RAY_API_SERVER_ADDRESS: is not set; give the address of the cluster's dashboard, e.g. RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265\n"
+    )
