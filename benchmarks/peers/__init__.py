@@ -1,0 +1,1 @@
+"""The same work under other frameworks, each as its own documentation starts it."""

@@ -1,0 +1,128 @@
+"""One rank of the benchmark `step`: both loops live in the same processes and take turns.
+
+`torchrun ... -m benchmarks.step_ranks CONFIG_YAML OUT_DIR BLOCK LEAST MOST WIDTH`; rank 0 writes OUT_DIR/times.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import torch
+import torch.distributed as dist
+
+from benchmarks import bare
+from benchmarks.measure import collect, order
+from trainer import callbacks, distributed, worker
+from trainer import config as configs
+from trainer.checkpoint import Position
+from trainer.config import Config
+from trainer.data.base import Samples
+from trainer.loop import Mark, train_steps
+from trainer.order import Order, micro_batches
+from trainer.recording import Progress, run_info
+from trainer.schedule import lr_factor
+from trainer.state import Callback
+
+Run = Callable[[int], None]
+"""Takes so many steps."""
+
+PREPARED = 16  # batches that the loop by hand has in memory before it starts
+WARM_UP = 5
+
+
+def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.device, stack: ExitStack) -> Run:
+    """The worker's own lines for its steps: the loader, the loop, and on rank 0 metrics.jsonl and progress lines."""
+    engine = worker.build_engine(config, samples, device)
+    loader = worker._loader(config, samples, device, range(1, config.train.max_steps + 1))
+    stack.callback(loader.close)
+    position = Position(0, 0)
+    info = run_info(config, run_dir, samples, engine, position, None)
+    watchers: list[Callback] = callbacks.make(config, run_dir) if dist.get_rank() == 0 else []
+    for watcher in watchers:
+        watcher.on_start(info)
+        stack.callback(watcher.close)
+    progress = Progress(position, Mark(device), saved=0)
+    results = train_steps(engine, config.model, loader, config, 1, [])
+
+    def run(steps: int) -> None:
+        worker._consume(islice(results, steps), engine, config, samples, {}, progress, info, watchers)
+
+    return run
+
+
+def by_hand(config: Config, run_dir: Path, samples: Samples, device: torch.device, stack: ExitStack) -> Run:
+    """The loop of `benchmarks.bare`, its batches ready in memory; rank 0 writes each step's loss, norm and rate to a file."""
+    assert config.strategy is not None
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(config.train.seed)
+    step_once = bare.MAKERS[config.strategy.name](config.model.build(samples.spec), config)
+    data_order = Order(len(samples), config.train.seed)
+    spans = [micro_batches(step, config.train.global_batch_size, rank, ranks, None)[0] for step in range(1, PREPARED + 1)]
+    batches = [samples.batch(data_order.take(span)) for span in spans]
+    log: TextIO | None = stack.enter_context((run_dir / "by_hand.jsonl").open("w", buffering=1)) if rank == 0 else None
+    done = 0
+
+    def run(steps: int) -> None:
+        nonlocal done
+        for _ in range(steps):
+            loss, norm = step_once(batches[done % PREPARED])
+            done += 1
+            if ranks > 1:
+                dist.all_reduce(loss)  # the loss of the global batch, which is what the trainer shows too
+            if log is not None:
+                rate = config.optim.lr * lr_factor(config.optim, done, config.train.max_steps)
+                log.write(json.dumps({"step": done, "loss": loss.item() / ranks, "grad_norm": float(norm), "lr": rate}) + "\n")
+                if done % config.log.every == 0:
+                    print(f"step {done}: loss {loss.item() / ranks:.4f}", flush=True)
+
+    return run
+
+
+def seconds(run: Run, steps: int) -> float:
+    """Of the slowest rank, for `steps` steps that all ranks begin together."""
+    dist.barrier()
+    start = time.perf_counter()
+    run(steps)
+    elapsed = torch.tensor(time.perf_counter() - start, dtype=torch.float64)
+    dist.all_reduce(elapsed, op=dist.ReduceOp.MAX)
+    return float(elapsed)
+
+
+def main() -> None:
+    config, run_dir = configs.load(Path(sys.argv[1])), Path(sys.argv[2])
+    block, least, most, width = int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6])
+    place, device = distributed.Place.from_env(), torch.device("cpu")
+    times: dict[str, list[float]] = {"trainer": [], "other": []}
+    with ExitStack() as stack:
+        distributed.init(place, device)
+        stack.callback(distributed.close)
+        samples = config.data.open("train")
+        runs = {"trainer": by_trainer(config, run_dir, samples, device, stack), "other": by_hand(config, run_dir, samples, device, stack)}
+        # The worker asks for this in its whole process; here each loop has its own setting.
+        deterministic = {"trainer": config.train.deterministic, "other": False}
+
+        def take(name: str, steps: int) -> float:
+            torch.use_deterministic_algorithms(deterministic[name], warn_only=True)
+            return seconds(runs[name], steps) / steps
+
+        def pair(number: int) -> float:
+            for name in order(number, ["trainer", "other"]):
+                times[name].append(take(name, block))
+            return times["trainer"][-1] / times["other"][-1]
+
+        for name in runs:
+            take(name, WARM_UP)
+        collect(pair, least, most, width)
+    if place.rank == 0:
+        (run_dir / "times.json").write_text(json.dumps(times), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
