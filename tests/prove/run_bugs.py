@@ -52,7 +52,7 @@ def main(out: Path) -> None:
         regrouped = dataclasses.replace(BASE, train=dataclasses.replace(BASE.train, micro_batch_size=4))
         (control,) = cells.run([Cell("control", 1, regrouped)], reference, work, 60, 1, lambda row: None)
         cells.leave_out_touchy_buffers(reference, work / "control-1")
-        sound = [cell("single", Single(), 1), *(cell(kind.name, kind(), ranks) for kind in (DDP, FSDP, HSDP) for ranks in (1, 2, 4))]
+        sound = [cell("single", Single(), 1), *(cell(kind.name, kind(), ranks) for kind in (DDP, FSDP, HSDP) for ranks in (2, 4))]
         spoilt = [cell(kind.__name__, kind()) for kind in (*bugs.BUGS, bugs.Fails, bugs.Dies)]
         rows = cells.run([*sound, *spoilt], reference, work, 60, cells.cores(), lambda row: None)
         rows += cells.run([cell("Hangs", bugs.Hangs())], reference, work, 3, 2, lambda row: None)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from trainer.prove.cells import Row
 from trainer.prove.compare import Apart, What, parameter_band
 from trainer.prove.reference import Reference
+from trainer.prove.trace import Trace
+
+ROUNDED = 1e-4
+"""Parameters that move by less than this share of themselves are moved in steps of few roundings of fp32."""
+STILL = 1e-7
+"""Below this they do not move at all."""
 
 
 @dataclass
@@ -32,7 +40,7 @@ def measured_only(apart: Apart) -> bool:
 def soften(rows: list[Row], control: Row) -> None:
     """Where the control itself is outside the bands, a measured difference says nothing about a strategy."""
     touchy = {name for name, apart in control.optimizers.items() if apart.findings}
-    for row in rows:
+    for row in [*rows, control]:
         outside = {name: apart for name, apart in row.optimizers.items() if apart.findings}
         if row.status == "different" and all(name in touchy and measured_only(apart) for name, apart in outside.items()):
             row.status = "inconclusive"
@@ -46,6 +54,11 @@ def conclude(rows: list[Row], control: Row, reference: Reference, named: list[st
         f"under {name}, the clip binds in {clip['bound_steps']} of {len(reference.traces[name].steps)} steps only: use fewer (prove.steps)"
         for name, clip in reference.clips.items()
         if clip["bound_steps"] < len(reference.traces[name].steps)
+    ]
+    loose += [
+        f"under {name}, parameters move by {movement(trace):.0e} of themselves, less than fp32 can tell: use a higher rate ({_rate_key(name, reference)})"
+        for name, trace in reference.traces.items()
+        if movement(trace) < STILL
     ]
     idle = [name for name in named or [] if not any(row.strategy == name and row.optimizers for row in rows)]
     missing = [f"{name}: ran on no number of ranks: {next(row.reason for row in rows if row.strategy == name)}" for name in idle]
@@ -65,14 +78,30 @@ def advise(optimizer: str, apart: Apart, reference: Reference) -> list[str]:
     first = apart.findings[0]
     optim = reference.optimizers[optimizer]
     what = f"under {optimizer}, one process with its micro-batches regrouped is itself outside the bands, at step {first.step}: {first.text}"
-    rate = "prove.sgd_lr" if optimizer == next(iter(reference.optimizers)) else "optim.lr"
+    rate = _rate_key(optimizer, reference)
     good = first.step - 1
     for index, step in enumerate(apart.steps):
         if step["parameters"] > parameter_band(optim.name.name):
             good = min(good, index)
             break
     fewer = f"fewer steps (prove.steps={good}), " if good > 0 else ""
-    return [f"{what}. Try {fewer}a lower rate ({rate}={optim.lr / 10:.1g}), or train.precision=fp64 (for the torch strategies: single, ddp, fsdp, hsdp)"]
+    barely = movement(reference.traces[optimizer]) < ROUNDED
+    other = (
+        f"a higher rate, for parameters move so little that rounding shows ({rate}={optim.lr * 100:.1g})"
+        if barely
+        else f"a lower rate ({rate}={optim.lr / 10:.1g})"
+    )
+    return [f"{what}. Try {'' if barely else fewer}{other}, or train.precision=fp64 (for the torch strategies: single, ddp, fsdp, hsdp)"]
+
+
+def _rate_key(optimizer: str, reference: Reference) -> str:
+    return "prove.sgd_lr" if optimizer == next(iter(reference.optimizers)) else "optim.lr"
+
+
+def movement(trace: Trace) -> float:
+    """How far all parameters have moved, as a share of themselves."""
+    start = trace.sketches[0][trace.trainable]
+    return float(np.linalg.norm(trace.sketches[-1][trace.trainable] - start) / np.linalg.norm(start))
 
 
 def ranks(number: int) -> str:
