@@ -203,9 +203,10 @@ class Stream(io.TextIOBase):
         return self._terminal
 
     def write(self, text: str) -> int:
-        self._text += text
-        if "\n" in text:
-            self.flush()
+        whole, end, rest = (self._text + text).rpartition("\n")
+        self._text = rest
+        if end:
+            self._line.send(**{self._name: whole + end})
         return len(text)
 
     def flush(self) -> None:

@@ -42,10 +42,11 @@ def run_children(knobs: Local, config: Config, nproc: int, work: str) -> None:
         files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainer-")))
         save(config, files / "config.yaml")
         children: Children = {}
-        stack.callback(_end, children)
+        readers: list[threading.Thread] = []
+        stack.callback(_end, children, readers)
         stack.enter_context(_forwarded_signals(children))
         try:
-            _start(children, knobs, nproc, work, files, stack)
+            _start(children, readers, knobs, nproc, work, files, stack)
             died = _wait(children, files)
         except KeyboardInterrupt:
             raise RunError(INTERRUPTED) from None
@@ -53,7 +54,7 @@ def run_children(knobs: Local, config: Config, nproc: int, work: str) -> None:
     judge({failure.rank: failure for failure in failures}, died)
 
 
-def _start(children: Children, knobs: Local, nproc: int, work: str, files: Path, life: ExitStack) -> None:
+def _start(children: Children, readers: list[threading.Thread], knobs: Local, nproc: int, work: str, files: Path, life: ExitStack) -> None:
     with ExitStack() as stack:
         listener = stack.enter_context(listen("127.0.0.1" if knobs.nnodes == 1 else "", knobs.master_port)) if knobs.node_rank == 0 else None
         port = listener.getsockname()[1] if listener else knobs.master_port
@@ -85,7 +86,8 @@ def _start(children: Children, knobs: Local, nproc: int, work: str, files: Path,
                 command, env=env, pass_fds=fds, start_new_session=True, stdin=subprocess.DEVNULL, stderr=None if rank == 0 else subprocess.PIPE
             )
             if rank != 0:
-                threading.Thread(target=_pass_on, args=(rank, children[rank].stderr), daemon=True).start()
+                readers.append(threading.Thread(target=_pass_on, args=(rank, children[rank].stderr), daemon=True))
+                readers[-1].start()
 
 
 def _pass_on(rank: int, stream: IO[bytes]) -> None:
@@ -137,13 +139,15 @@ def _wait(children: Children, files: Path) -> dict[int, str]:
         time.sleep(POLL_SECONDS)
 
 
-def _end(children: Children) -> None:
+def _end(children: Children, readers: list[threading.Thread]) -> None:
     """End what still runs, and whatever the ranks have started: each leads its own process group."""
     for child in children.values():
         with suppress(ProcessLookupError, PermissionError):  # nothing is left of it (macOS says the second of a zombie)
             os.killpg(child.pid, signal.SIGKILL)
     for child in children.values():
         child.wait()
+    for reader in readers:
+        reader.join(timeout=1)  # nobody holds the other end any more: what is left is read at once
 
 
 @contextmanager

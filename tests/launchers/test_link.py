@@ -1,0 +1,134 @@
+"""The line between a launcher and its ranks, with real sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+
+import pytest
+
+from trainer.launchers.link import Address, Exchange, Line, Stream
+from trainer.launchers.ranks import Failure
+
+WRONG = Failure(0, "ConfigError", "data.path: is not there", "")
+BROKEN = Failure(0, "ValueError", "a mistake", "Traceback ...")
+
+
+@pytest.fixture
+def exchange():
+    restarts = []
+    made = Exchange("127.0.0.1", lambda self: restarts.append((dict(self.failures), dict(self.died))))
+    made.restarts = restarts
+    yield made
+    made.close()
+
+
+def _call(address: Address, rank: int, attempt: str = "a", **other) -> socket.socket:
+    line = socket.create_connection((address.host, address.port))
+    _say(line, token=address.token, rank=rank, attempt=attempt, pid=7, host="node1", **other)
+    return line
+
+
+def _say(line: socket.socket, **message) -> None:
+    line.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _until(condition) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_output_comes_in_order_and_other_ranks_are_marked(exchange, capsys):
+    lines = [Line(exchange.address, rank, "a", []) for rank in (0, 1)]
+    out, err = Stream(lines[0], "out", True), Stream(lines[1], "err", False)
+    print("step 1", file=out)
+    print("step", 2, file=out)
+    print("bar 50%", end="\r", file=out, flush=True)
+    print("careful\nthere", file=err)
+    for line in lines:
+        line.close()
+    seen = [""] * 2
+
+    def arrived() -> bool:
+        captured = capsys.readouterr()
+        seen[0] += captured.out
+        seen[1] += captured.err
+        return seen == ["step 1\nstep 2\nbar 50%\r", "[rank 1] careful\n[rank 1] there\n"]
+
+    _until(arrived)
+    assert (out.isatty(), err.isatty()) == (True, False)
+    assert sys.stdout is not out
+    assert exchange.died == {}
+
+
+def test_a_stop_reaches_ranks_now_and_later(exchange):
+    early: list[int] = []
+    late: list[int] = []
+    first = Line(exchange.address, 0, "a", early)
+    exchange.ask(15)
+    second = Line(exchange.address, 1, "a", late)
+    _until(lambda: (early, late) == ([15], [15]))
+    first.close()
+    second.close()
+
+
+def test_a_line_that_breaks_is_a_death_and_a_bye_is_none(exchange):
+    leaving, dying = _call(exchange.address, 0), _call(exchange.address, 1)
+    _say(leaving, bye=True)
+    dying.close()
+    _until(lambda: exchange.died)
+    expected = "ended without a word (process 7 on node1; killed, or out of memory? the kernel's log there says)"
+    assert exchange.died == {1: expected}
+    leaving.close()
+
+
+def test_who_is_ended_for_another_s_failure_has_not_died(exchange):
+    failing, ended = _call(exchange.address, 0), _call(exchange.address, 1)
+    _say(failing, failure=BROKEN.to_json())
+    _until(lambda: exchange.failures)
+    time.sleep(0.5)
+    ended.close()
+    time.sleep(0.2)
+    assert exchange.failures == {0: BROKEN}
+    assert exchange.died == {}
+    failing.close()
+
+
+def test_a_new_attempt_forgets_the_last_and_is_told_of(exchange):
+    failing = _call(exchange.address, 0)
+    _say(failing, failure=BROKEN.to_json())
+    _until(lambda: exchange.failures)
+    again = _call(exchange.address, 0, "b")
+    _until(lambda: exchange.restarts)
+    assert exchange.restarts == [({0: BROKEN}, {})]
+    assert exchange.failures == {}
+    failing.close()
+    again.close()
+
+
+def test_after_an_explained_failure_there_is_nothing_to_do(exchange):
+    failing = _call(exchange.address, 0)
+    _say(failing, failure=WRONG.to_json())
+    _until(lambda: exchange.over)
+    again = Line(exchange.address, 0, "b", [])
+    assert again.over
+    assert exchange.restarts == []
+    assert exchange.failures == {0: WRONG}
+    again.close()
+    failing.close()
+
+
+def test_a_stranger_is_not_listened_to(exchange):
+    wrong = Address(exchange.address.host, exchange.address.port, "guess")
+    stranger = _call(wrong, 0)
+    assert stranger.recv(1) == b""  # hung up
+    noise = socket.create_connection((wrong.host, wrong.port))
+    noise.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    assert noise.recv(1) == b""
+    assert (exchange.met, exchange.failures, exchange.died) == (False, {}, {})
+    stranger.close()
+    noise.close()

@@ -1,0 +1,56 @@
+"""What the ends of the ranks mean together: the message names the culprit, not a victim."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.errors import ConfigError, MissingExtra, RunError, Stopped
+from trainer.launchers.ranks import Failure, RankDied, how_it_ended, judge, prefixed
+
+
+def _failure(rank: int, error: BaseException) -> Failure:
+    try:
+        raise error
+    except BaseException as raised:
+        return Failure.from_json(Failure.of(rank, raised).to_json())
+
+
+LOST = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:4711")
+UNREACHED = RunError("could not reach the other processes at 127.0.0.1:29500 (timed out)")
+
+
+@pytest.mark.parametrize(
+    ("errors", "died", "kind", "message"),
+    [
+        ({0: LOST}, {1: "was ended by SIGKILL"}, RankDied, "rank 1 died: it was ended by SIGKILL; the other ranks were ended"),
+        ({0: ConfigError("no")}, {1: "was ended by SIGSEGV"}, RankDied, "rank 1 died: it was ended by SIGSEGV; the other ranks were ended"),
+        ({0: LOST, 1: ConfigError("data.path: is not there")}, {}, ConfigError, "data.path: is not there"),
+        ({0: ValueError("first"), 1: RunError("step 3: not finite")}, {}, RunError, "step 3: not finite"),
+        ({0: MissingExtra("needs ray")}, {}, ConfigError, "needs ray"),
+        ({0: UNREACHED, 1: ValueError("a mistake")}, {}, RankDied, "rank 1 failed: ValueError: a mistake\n\nTraceback"),
+        ({0: UNREACHED}, {}, RankDied, "rank 0 failed: could not reach the other processes at 127.0.0.1:29500 (timed out)"),
+        ({0: LOST, 2: ValueError("a mistake")}, {}, RankDied, "rank 2 failed: ValueError: a mistake\n\nTraceback"),
+        ({0: Stopped("at step 3"), 1: Stopped("at step 3")}, {}, Stopped, "at step 3"),
+        ({0: KeyboardInterrupt()}, {}, RunError, "interrupted twice, so ended at once; what the last checkpoint holds is kept"),
+    ],
+)
+def test_the_culprit_is_named(errors, died, kind, message):
+    failures = {rank: _failure(rank, error) for rank, error in errors.items()}
+    with pytest.raises(kind) as raised:
+        judge(failures, died)
+    assert type(raised.value) is kind
+    assert str(raised.value).startswith(message)
+
+
+def test_no_failure_is_none():
+    judge({}, {})
+
+
+def test_how_a_process_ended():
+    assert how_it_ended(-9) == "was ended by SIGKILL (out of memory? the kernel's log says)"
+    assert how_it_ended(-11) == "was ended by SIGSEGV"
+    assert how_it_ended(3) == "ended with exit status 3"
+
+
+def test_every_line_gets_its_rank():
+    assert prefixed(3, "a\nb\n") == "[rank 3] a\n[rank 3] b\n"
