@@ -169,3 +169,24 @@ def test_a_stop_ends_the_sweep(tmp_path):
 
     assert main_quietly(task, ["-m", "train.seed=1,2", "hydra.sweep.dir=" + str(tmp_path)]) == EXIT_RESUMABLE
     assert ran == [1]
+
+
+DATA_MISTAKES = [
+    (["data=text", "data.paths=[nothing/*.txt]"], "error: data.paths=nothing/*.txt: no file matches\n"),
+    (["data=text", "data.paths=[broken.jsonl]"], "error: broken.jsonl:2: "),
+    (["data=text", "data.paths=[empty.jsonl]"], "error: data.paths: empty.jsonl: is empty\n"),
+    (["data=text", "data.paths=[broken.parquet]"], "error: broken.parquet: "),
+    (["model=mlp", "data=tabular", "data.path=nothing.csv", "data.target=y"], "error: nothing.csv: cannot be read: No such file or directory\n"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), DATA_MISTAKES, ids=[arguments[-1] for arguments, _ in DATA_MISTAKES])
+def test_a_mistake_in_the_data_is_named_before_any_process_starts(arguments, message, tmp_path):
+    (tmp_path / "broken.jsonl").write_text('{"text": "one"}\n{"text": \n')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
+    done = run_without_torch(*arguments, "strategy=ddp", cwd=tmp_path, TRAINER_CACHE=str(tmp_path / "cache"))
+    assert message in done.stderr
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -63,6 +63,8 @@ class Local(Launcher):
             with failure_recorded(place.rank):
                 load_work(work)(config, place)
             return
+        for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
+            config.data.open(split)
         nproc = self.processes(config)
         if nproc * self.nnodes == 1 and config.run.max_restarts == 0:
             from trainer.distributed import Place
