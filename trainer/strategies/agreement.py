@@ -81,7 +81,9 @@ class Agreement:
             self._store.set(verdict, AGREED)
         try:
             self._store.wait([verdict], *([self._follow] if self._known else []))
-        except dist.DistStoreError as error:
+        except RuntimeError as error:
+            if "timeout" not in str(error).lower():
+                raise
             raise RunError(
                 f"{self._message()}: rank {self._rank} has {entry} where it had {usual or 'nothing more'} before, and not every other rank "
                 f"did the same within {self._follow.total_seconds():.0f} s. {self._advice()}"

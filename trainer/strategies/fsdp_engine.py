@@ -65,14 +65,14 @@ class _AllGather(DefaultAllGather):
 
 
 class _ReduceScatter(DefaultReduceScatter):
-    """FSDP's own, announced."""
+    """FSDP's own, announced; when its buffers are made, because where a shard is the whole there is only an all-reduce."""
 
     def __init__(self, agreement: Agreement, unit: str):
         self._agreement, self._entry = agreement, f"the gradients of {unit}"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def allocate(self, *args: Any, **kwargs: Any) -> Tensor:
         self._agreement.note(self._entry)
-        return super().__call__(*args, **kwargs)
+        return super().allocate(*args, **kwargs)
 
 
 class FSDPEngine(Engine):
