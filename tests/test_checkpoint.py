@@ -1,0 +1,171 @@
+"""Checkpoints: whole or not taken, verified before they are used, and checked against the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import ranks, tiny
+from tests.tiny import Tiny
+from trainer import checkpoint
+from trainer.checkpoint_dir import MANIFEST, directory, find, list_whole, read_manifest, remove_after, remove_old
+from trainer.config import Config, OptimizerName, to_plain
+from trainer.errors import ConfigError
+from trainer.strategies.base import Strategy
+from trainer.strategies.ddp import DDP
+from trainer.strategies.fsdp import FSDP, HSDP
+from trainer.strategies.single import Single
+
+
+def facts(config: Config) -> dict[str, Any]:
+    return {"config": to_plain(config), "data_fingerprint": config.data.open("train").fingerprint}
+
+
+def save(config: Config, step: int = 3) -> str:
+    engine = tiny.make_engine(config)
+    engine.init_optimizer_state(step)
+    assert config.run_dir is not None
+    return str(checkpoint.save(engine, checkpoint.Position(step, 100 * step), Path(config.run_dir), facts(config)))
+
+
+def load(config: Config, path: Path) -> str:
+    """What loading ends with on this rank."""
+    engine = tiny.make_engine(config)
+    try:
+        return str(checkpoint.load(engine, path, facts(config)))
+    except ConfigError as error:
+        return str(error)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return Path(ranks.run(2, save, tiny.config(FSDP(), tmp_path))[0])
+
+
+def refused(saved: Path, **changes: Any) -> str:
+    """What both ranks say of `saved`."""
+    config = tiny.config(FSDP(), saved.parent.parent, **changes)
+    first, second = ranks.run(2, load, config, saved)
+    assert first == second
+    return first
+
+
+def test_comes_back_as_it_was(saved: Path) -> None:
+    assert refused(saved) == "Position(step=3, tokens=300)"
+    manifest = read_manifest(saved)
+    assert sorted(manifest["files"]) == sorted(path.name for path in saved.glob("*.safetensors"))
+    assert len(manifest["files"]) == 2
+
+
+def test_without_a_manifest_it_is_not_taken(saved: Path) -> None:
+    (saved / MANIFEST).unlink()
+    run_dir = saved.parent.parent
+    assert find(run_dir, "auto") is None
+    with pytest.raises(ConfigError, match=r"is neither a whole checkpoint \(a directory with manifest.json\) nor a run directory with one; or use auto, never"):
+        find(run_dir, str(saved))
+    ranks.run(1, save, tiny.config(Single(), run_dir))  # written again by fewer ranks: nothing of the half-written one is left
+    assert len(list(saved.glob("*.safetensors"))) == 1
+    assert find(run_dir, "auto") == find(run_dir, str(saved)) == find(run_dir, str(run_dir)) == saved
+    assert find(run_dir, "never") is None
+
+
+def advice(saved: Path) -> str:
+    return f"delete {saved} to go on from the checkpoint before it, or give another with checkpoint.resume=PATH"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_a_damaged_file_is_named(damage: str, saved: Path) -> None:
+    file = sorted(saved.glob("*.safetensors"))[1]
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-9] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
+    what = "is missing" if damage == "missing" else "is not what was written"
+    assert refused(saved) == f"{saved}: is damaged: {file.name} {what}; {advice(saved)}"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"step": 3}'])
+def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
+    path = directory(tmp_path, 3)
+    path.mkdir(parents=True)
+    (path / MANIFEST).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_manifest(path)
+    assert str(caught.value).startswith(f"{path / MANIFEST}: is damaged (")
+    assert str(caught.value).endswith(advice(path))
+
+
+def test_a_newer_format_is_refused(saved: Path) -> None:
+    manifest = json.loads((saved / MANIFEST).read_text())
+    (saved / MANIFEST).write_text(json.dumps(manifest | {"format_version": 9}))
+    assert refused(saved) == f"{saved}: has format 9, newer than 1, the newest that this version reads"
+
+
+def test_another_model_is_refused(saved: Path) -> None:
+    told = refused(saved, model=Tiny(layers=4, dim=8))
+    assert told.startswith(f"{saved}: does not fit this model and optimizer: model.blocks.3.down.bias is missing there; ")
+    assert told.endswith(" more)")
+    assert "model.blocks.0.gate.weight is (8, 8) there and (16, 16) here" in refused(saved, model=Tiny(dim=16))
+    assert "optim.exp_avg.blocks.0.down.bias is unknown here" in refused(saved, optim={"name": OptimizerName.sgd})
+
+
+@pytest.mark.parametrize(("key", "value", "there"), [("seed", 5, 0), ("global_batch_size", 16, 8)])
+def test_another_order_of_the_data_is_refused(key: str, value: int, there: int, saved: Path) -> None:
+    assert refused(saved, **{key: value}) == (
+        f"train.{key}={value}: the checkpoint {saved} was made with {there}, and the samples that follow it depend on that; "
+        f"give train.{key}={there}, or start again with checkpoint.resume=never or another run_dir="
+    )
+
+
+def test_other_data_is_refused(saved: Path) -> None:
+    config = tiny.config(Single(), saved.parent.parent)
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, samples=65))
+    (told,) = ranks.run(1, load, other, saved)
+    assert told.startswith(f"data: is not what the checkpoint {saved} was trained on (fingerprint ")
+    assert told.endswith("give the same data, or start again with checkpoint.resume=never or another run_dir=")
+
+
+def test_keeps_the_newest_and_removes_later_ones(tmp_path: Path) -> None:
+    for step in (3, 99_999_999, 100_000_000, 7):  # beyond eight digits names no longer sort by themselves
+        directory(tmp_path, step).mkdir(parents=True)
+        (directory(tmp_path, step) / MANIFEST).write_text("{}")
+    directory(tmp_path, 5).mkdir()
+    assert [path.name for path in list_whole(tmp_path)] == ["step-00000003", "step-00000007", "step-99999999", "step-100000000"]
+    remove_after(tmp_path, 99_999_999)
+    remove_old(tmp_path, keep=2)
+    assert [path.name for path in list_whole(tmp_path)] == ["step-00000007", "step-99999999"]
+
+
+def after_an_evaluation(config: Config) -> dict[str, tuple[torch.dtype, bool]]:
+    """What would be saved once a forward pass has left parameters unsharded."""
+    from trainer.loop import evaluate
+
+    engine = tiny.make_engine(config)
+    evaluate(engine, config.model, config.data.open("eval"), 4)
+    return {name: (value.dtype, hasattr(value, "placements")) for name, value in engine.state_dict().items()}
+
+
+@pytest.mark.parametrize("strategy", [FSDP(reshard_after_forward=False), HSDP(reshard_after_forward=False)], ids=["fsdp", "hsdp"])
+def test_saves_shards_in_fp32_also_after_an_evaluation_in_bf16(strategy: Strategy) -> None:
+    from trainer.config import Precision
+
+    state = ranks.run(2, after_an_evaluation, tiny.config(strategy, precision=Precision.bf16))[0]
+    assert set(state.values()) == {(torch.float32, True)}
+
+
+def test_each_value_is_written_once(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    for name, strategy, world_size in [("ddp", DDP(), 2), ("hsdp", HSDP(), 4)]:
+        path = Path(ranks.run(world_size, save, tiny.config(strategy, tmp_path / name))[0])
+        numel = 0
+        for file in path.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as opened:
+                numel += sum(opened.get_tensor(key).numel() for key in opened.keys() if key.startswith("model."))  # noqa: SIM118
+        assert numel == sum(parameter.numel() for parameter in Tiny().build({}).parameters())
