@@ -1,4 +1,4 @@
-"""accelerate launch ... -m benchmarks.peers.accelerate_ddp: the loop of Accelerate's documentation."""
+"""torchrun ... -m benchmarks.peers.accelerate_ddp: the loop of Accelerate's documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.peers import common
 
 def main() -> None:
     accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
-    assert accelerator.num_processes > 1, "accelerate launch started one process"
+    assert accelerator.num_processes > 1, "Accelerate does not see the processes of torchrun"
     stamps.install()
     work = common.given()
     model = common.make_model(work)

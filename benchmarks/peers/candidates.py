@@ -36,13 +36,6 @@ def trainer_command(directory: Path, steps: int) -> list[str]:
     return [sys.executable, "-m", "trainer", *own, "+strategy=ddp", *SIZE.overrides(RANKS), f"train.max_steps={steps}", f"run_dir={directory / 'run'}"]
 
 
-def accelerate_command(_: Path, __: int) -> list[str]:
-    from accelerate.commands import launch
-
-    flags = ["--cpu", "--num_processes", str(RANKS), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    return [sys.executable, launch.__file__, *flags, "-m", "benchmarks.peers.accelerate_ddp"]
-
-
 def _python(module: str) -> Callable[[Path, int], list[str]]:
     return lambda _, __: [sys.executable, "-m", module]
 
@@ -54,7 +47,7 @@ def _torchrun(module: str) -> Callable[[Path, int], list[str]]:
 TRAINER = Candidate("trainer", trainer_command, {})
 BARE = Candidate("bare script", _torchrun("benchmarks.peers.torchrun_ddp"), {})
 PEERS = (
-    Candidate("Accelerate", accelerate_command, {}),
+    Candidate("Accelerate", _torchrun("benchmarks.peers.accelerate_ddp"), {}),  # its own launcher starts one process on CPUs without MPI
     Candidate("Hugging Face Trainer", _torchrun("benchmarks.peers.hf_trainer"), {}),
     Candidate("Lightning", _python("benchmarks.peers.lightning_ddp"), {}),
     Candidate("Ray Train", _python("benchmarks.peers.ray_ddp"), {"RAY_TRAIN_V2_ENABLED": "1", "RAY_USAGE_STATS_ENABLED": "0"}),
