@@ -121,7 +121,8 @@ def _run_case(
             os.dup2(output, 2)
             sys.path[:] = path
             os.chdir(cwd)
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_WORLD_SIZE=str(world_size), **env)
+            places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+            os.environ.update({name: str(value) for name, value in places.items()} | env)
             _rank(directory, rank, world_size, module, name, args, group, write)
         os.close(write)
         pipes[rank] = read

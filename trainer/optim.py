@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimConfig, OptimizerName
+from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainer.models.base import Model
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def param_groups(model: Model, module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups of trainable parameters: with weight decay, and without (norms, biases, embeddings).
 
-    A tied parameter is counted once, under its first name. Raises ValueError where nothing trains.
+    A tied parameter is counted once, under its first name. Raises ConfigError where nothing trains.
     """
     seen: set[int] = set()
     decay: list[Tensor] = []
@@ -29,7 +30,7 @@ def param_groups(model: Model, module: nn.Module, weight_decay: float) -> list[d
                 full_name = f"{name}.{key}" if name else key
                 (decay if model.decays(full_name, parameter, owner) else plain).append(parameter)
     if not seen:
-        raise ValueError("every parameter is frozen: there is nothing to train")
+        raise ConfigError("model: every parameter is frozen, so there is nothing to train; freeze fewer")
     groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
