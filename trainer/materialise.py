@@ -8,6 +8,7 @@ its shard and one block.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def blueprint(model: Model, spec: Mapping[str, Any], seed: int, device: torch.de
         if model.frozen(name):
             parameter.requires_grad_(False)
     filled: set[int] = set()  # leaves that have their values
-    ties: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # id of a parameter as built: (itself, its filled one)
+    ties = Ties(module)
 
     def fill(part: nn.Module) -> None:
         for name, leaf in _leaves(part, names[id(part)]):
@@ -68,6 +69,29 @@ def blueprint(model: Model, spec: Mapping[str, Any], seed: int, device: torch.de
                 _fill_leaf(leaf, lambda: _set_values(model, module, name, leaf, weights, seed), device, dtype, ties)  # noqa: B023 (called at once)
 
     return Blueprint(model, module, model.blocks(module), device, dtype, fill)
+
+
+class Ties:
+    """Which parameters of a module, as built, stand in several places, and what the first place was filled with.
+
+    Only those are kept, and only until the last place is filled: else no shard would free its whole.
+    """
+
+    def __init__(self, module: nn.Module):
+        uses = Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
+        self._left = {key: count for key, count in uses.items() if count > 1}
+        self._filled: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # with the original, so that its id is not given to another
+
+    def resolve(self, original: nn.Parameter, filled: nn.Parameter) -> nn.Parameter:
+        """What stands where `original` was: `filled`, or what its first place was filled with."""
+        key = id(original)
+        if key not in self._left:
+            return filled
+        _, first = self._filled.setdefault(key, (original, filled))
+        self._left[key] -= 1
+        if not self._left[key]:
+            del self._left[key], self._filled[key]
+        return first
 
 
 def _leaves(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
@@ -97,12 +121,10 @@ def _fill_leaf(
             leaf._buffers[key] = _empty_like(value)
         set_values()
     for key, original in built.items():
-        if id(original) not in ties:
-            current = leaf._parameters[key]
-            assert current is not None
-            value = current.detach().to(device, dtype if current.is_floating_point() else current.dtype)
-            ties[id(original)] = (original, nn.Parameter(value, requires_grad=original.requires_grad))
-        leaf._parameters[key] = ties[id(original)][1]
+        current = leaf._parameters[key]
+        assert current is not None
+        value = current.detach().to(device, dtype if current.is_floating_point() else current.dtype)
+        leaf._parameters[key] = ties.resolve(original, nn.Parameter(value, requires_grad=original.requires_grad))
     for key, buffer in _buffers(leaf).items():
         leaf._buffers[key] = buffer.to(device, dtype if buffer.is_floating_point() else buffer.dtype)
 
@@ -132,8 +154,9 @@ def _set_values(model: Model, root: nn.Module, name: str, leaf: nn.Module, weigh
             assert target is not None
             target.copy_(value)
             missing.remove(key)
-    if missing and weights is not None and not _buffers(leaf).keys() >= missing:
-        raise ConfigError(f"the pre-trained weights have no value for {', '.join(f'{name}.{key}' for key in sorted(missing))}; is it another model's file?")
+    unknown = sorted(f"{name}.{key}" for key in missing - _buffers(leaf).keys())
+    if unknown and weights is not None:
+        raise ConfigError(f"the pre-trained weights have no value for {', '.join(unknown)}; is it another model's file?")
     if missing:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, name))
