@@ -26,6 +26,7 @@ def _port() -> int:
 @pytest.fixture
 def cluster(monkeypatch) -> Iterator[dict[str, str]]:
     """Addresses of a head node that is started for the test."""
+    pytest.importorskip("ray.dashboard.optional_deps", reason="a cluster takes jobs only with ray[default]", exc_type=ImportError)
     gcs, dashboard = _port(), _port()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     env = environment(RAY_USAGE_STATS_ENABLED="0", PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from trainer.errors import ConfigError, RunError, Stopped
 from trainer.launchers.base import count_gpus
 from trainer.launchers.link import Exchange
 from trainer.launchers.ranks import INTERRUPTED, RankDied, judge, restarting
+from trainer.launchers.ray_guard import guarded
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -96,25 +97,27 @@ def _connected(cluster: str | None, resources: dict[str, float], workers: int) -
 
     ahead = threading.Thread(target=importlib.import_module, args=("torch",), daemon=True)  # Ray Train needs it; meanwhile Ray starts
     ahead.start()
-    if cluster is None:
-        ray.init(
-            address="local",
-            num_cpus=int(max(os.cpu_count() or 1, workers * resources["CPU"])),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    else:
-        try:
-            ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError) as error:  # the second: another version of Ray or Python there
-            raise ConfigError(f"launcher.address={cluster}: cannot be joined: {error}") from error
-    ahead.join()
-    try:
+    with ExitStack() as stack:
+        if cluster is None:
+            started = stack.enter_context(guarded())
+            stack.callback(ray.shutdown)
+            ray.init(
+                address="local",
+                num_cpus=int(max(os.cpu_count() or 1, workers * resources["CPU"])),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            started()
+        else:
+            stack.callback(ray.shutdown)
+            try:
+                ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, RuntimeError) as error:  # the second: another version of Ray or Python there
+                raise ConfigError(f"launcher.address={cluster}: cannot be joined: {error}") from error
+        ahead.join()
         yield ray.util.get_node_ip_address()
-    finally:
-        ray.shutdown()
 
 
 def _supervise(exchange: Exchange, fit: Callable[[], None]) -> Exception | None:
