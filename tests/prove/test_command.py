@@ -33,6 +33,15 @@ def test_single_ddp_and_fsdp_are_equal(tmp_path):
     assert (tmp_path / "out" / "prove.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.large
+def test_every_installed_strategy_is_equal(tmp_path):
+    done = prove("prove.ranks=[1,2]", "run_dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "prove.json").read_text())["rows"]
+    assert {row["strategy"] for row in rows} >= {"single", "ddp", "fsdp", "hsdp", "zero1", "zero2", "zero3", "ray", "accelerate"}
+    assert {row["status"] for row in rows} <= {"equal", "not installed"}
+
+
 def test_an_unstable_run_is_inconclusive(tmp_path):
     """At such a rate one process differs from itself."""
     done = prove("prove.strategies=[ddp]", "prove.ranks=[1]", "prove.sgd_lr=300", "prove.steps=20", "optim.weight_decay=0", "run_dir=out", cwd=tmp_path)

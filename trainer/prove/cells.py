@@ -71,8 +71,9 @@ def launch_elsewhere(config: Config, reference: Reference, directory: Path) -> N
 
 
 def run(cells: list[Cell], reference: Reference, directory: Path, timeout: float, cores: int, tell: Callable[[Row], None]) -> list[Row]:
-    """Run all cells, as many at a time as there are cores, and compare each; rows are in the order of `cells`.
+    """Run all cells and compare each; rows are in the order of `cells`.
 
+    At a time run as many ranks as there are cores, or as the largest cell has: what one imports or waits for, others use.
     `tell` is called with each row when it is done.
     """
     rows: dict[int, Row] = {}
@@ -80,12 +81,13 @@ def run(cells: list[Cell], reference: Reference, directory: Path, timeout: float
         if cell.config is None:
             rows[index] = Row(cell.strategy, cell.ranks, cell.status, cell.reason)
             tell(rows[index])
+    room = max([cores, *(cell.ranks for cell in cells)])
     waiting = [index for index in range(len(cells)) if index not in rows]
     running: dict[int, Forked] = {}
     try:
         while waiting or running:
             for index in list(waiting):
-                if not running or sum(forked.ranks for forked in running.values()) + cells[index].ranks <= cores:
+                if not running or sum(forked.ranks for forked in running.values()) + cells[index].ranks <= room:
                     running[index] = start(cells[index], reference, _directory(directory, cells[index]), timeout)
                     waiting.remove(index)
             for index in [index for index, forked in running.items() if forked.done()]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from trainer.distributed import LISTEN_FD, Place
 from trainer.launchers.ranks import ERROR_FILE, failure_recorded, how_it_ended, read_failure
 
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", ERROR_FILE)
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 GRACE_SECONDS = 5.0  # after one rank has failed, the others have this long to say why they fail too
 
 
