@@ -138,24 +138,26 @@ def _fail_at(wrong: int) -> Callable[[int], None]:
 
 def test_an_error_of_the_data_comes_out_at_its_step() -> None:
     loader = make(Watched(before=_fail_at(Order(64, 3)[9])), micro_batch=None)
-    taken = []
+    steps = iter(loader)
+    next(steps), next(steps)
     with pytest.raises(OSError, match="shard of sample") as caught:
-        for item in loader:
-            taken.append(item)
-    assert len(taken) == 2  # positions 8 to 11 are step 3
+        next(steps)  # positions 8 to 11 are step 3
     assert caught.value.__notes__ == ["while making the batch of step 3"]
     loader.close()
 
 
+def _fail_in_a_step(loader: Loader) -> None:
+    try:
+        next(iter(loader))
+        raise RuntimeError("a step failed")
+    finally:
+        loader.close()
+
+
 def test_threads_end_when_an_exception_flies() -> None:
     before = {thread.ident for thread in threading.enumerate()}
-    loader = make(Watched(), workers=3, prefetch=4)
-    with pytest.raises(RuntimeError):
-        try:
-            next(iter(loader))
-            raise RuntimeError
-        finally:
-            loader.close()
+    with pytest.raises(RuntimeError, match="a step failed"):
+        _fail_in_a_step(make(Watched(), workers=3, prefetch=4))
     assert {thread.ident for thread in threading.enumerate() if "loader" in thread.name} <= before
 
 

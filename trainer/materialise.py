@@ -109,9 +109,7 @@ def _can_reset(model: Model, leaf: nn.Module) -> bool:
     return type(model).initialise is not Base.initialise or hasattr(leaf, "reset_parameters")
 
 
-def _fill_leaf(
-    leaf: nn.Module, set_values: Callable[[], None], device: torch.device, dtype: torch.dtype, ties: dict[int, tuple[nn.Parameter, nn.Parameter]]
-) -> None:
+def _fill_leaf(leaf: nn.Module, set_values: Callable[[], None], device: torch.device, dtype: torch.dtype, ties: Ties) -> None:
     """Give `leaf` its values on `device`; a parameter that is tied to one filled before becomes that one."""
     built = {key: value for key, value in leaf._parameters.items() if value is not None}
     if any(value.is_meta for value in (*built.values(), *_buffers(leaf).values())):

@@ -29,7 +29,7 @@ class Permutation:
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Where each of `indices` goes; all at once, because the training thread waits for Python that runs elsewhere."""
-        if len(indices) and not (0 <= indices.min() and indices.max() < self.length):
+        if len(indices) and (indices.min() < 0 or indices.max() >= self.length):
             raise IndexError(f"indices from {indices.min()} to {indices.max()} of {self.length}")
         values = indices.astype(np.uint64)
         walking = np.arange(len(values))

@@ -22,7 +22,7 @@ def trained_and_saved(config: Config) -> tuple[Trained, int]:
     pointers = {parameter.untyped_storage().data_ptr() for _, parameter in engine.named_parameters()} if isinstance(config.strategy, Single) else set()
     original = engine.forward
 
-    def forward(*args):  # noqa: ANN002, ANN202
+    def forward(*args):
         count = 0
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
