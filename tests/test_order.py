@@ -58,6 +58,7 @@ def test_every_epoch_has_every_sample_once(length: int, epochs: int, seed: int) 
         assert sorted(taken[epoch * length : (epoch + 1) * length]) == list(range(length))
     order = Order(length, seed)
     assert taken == [order[position] for position in range(length * epochs)]
+    assert taken[::-1] == [order[position] for position in reversed(range(length * epochs))]
 
 
 def test_threads_may_share_an_order() -> None:
