@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,35 @@ class RankFailed(AssertionError):
 
 
 def run(
-    world_size: int, function: Callable[..., Any], *args: Any, timeout: float = 240.0, env: Mapping[str, str] | None = None, group: bool = True
+    world_size: int,
+    function: Callable[..., Any],
+    *args: Any,
+    timeout: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    group: bool = True,
+    preload: Sequence[str] = (),
 ) -> list[Any]:
     """`function(*args)` on `world_size` forked ranks, and what it returned on each.
 
     RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE are set, and `env`; with `group` there is a
-    gloo process group. After `timeout` seconds all ranks are killed, and the error says where each was.
+    gloo process group. `preload` names slow modules that the ranks then need not
+    import each. After `timeout` seconds all ranks are killed, and the error says where each was.
 
     Raises:
         RankFailed: some rank did not return.
     """
-    request = (world_size, function.__module__, function.__qualname__, pickle.dumps(args), timeout, dict(env or {}), group, sys.path, os.getcwd())
+    request = (
+        world_size,
+        function.__module__,
+        function.__qualname__,
+        pickle.dumps(args),
+        timeout,
+        dict(env or {}),
+        group,
+        tuple(preload),
+        sys.path,
+        os.getcwd(),
+    )
     channel = _server()
     _send(channel, pickle.dumps(request))
     outcomes = pickle.loads(_receive(channel))
@@ -57,7 +75,7 @@ def run(
 @functools.cache
 def _server() -> socket.socket:
     ours, theirs = socket.socketpair()
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=env
     )
@@ -106,9 +124,22 @@ def serve(channel: socket.socket) -> None:
 
 
 def _run_case(
-    directory: Path, world_size: int, module: str, name: str, args: bytes, timeout: float, env: dict[str, str], group: bool, path: list[str], cwd: str
+    directory: Path,
+    world_size: int,
+    module: str,
+    name: str,
+    args: bytes,
+    timeout: float,
+    env: dict[str, str],
+    group: bool,
+    preload: Sequence[str],
+    path: list[str],
+    cwd: str,
 ) -> list[tuple[bool, Any]]:
     """Per rank (True, pickled result) or (False, what went wrong)."""
+    sys.path[:] = path
+    for slow in preload:
+        importlib.import_module(slow)
     pids: dict[int, int] = {}
     pipes: dict[int, int] = {}
     for rank in range(world_size):
@@ -119,14 +150,13 @@ def _run_case(
             output = os.open(directory / f"{rank}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            sys.path[:] = path
             os.chdir(cwd)
             places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
             os.environ.update({name: str(value) for name, value in places.items()} | env)
             _rank(directory, rank, world_size, module, name, args, group, write)
         os.close(write)
         pipes[rank] = read
-    collected = {rank: b"" for rank in pipes}
+    collected = dict.fromkeys(pipes, b"")
     open_ranks = {pipe: rank for rank, pipe in pipes.items()}
     deadline, failed = time.monotonic() + timeout, False
     while open_ranks and time.monotonic() < deadline:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config import CheckpointConfig, Config, OptimConfig, Precision, TrainConfig
 from trainer.data.base import IGNORE
@@ -201,15 +203,15 @@ def loader(config: Config, first: int, last: int) -> Loader:
     )
 
 
-def train(config: Config, *, engine: Engine | None = None) -> Trained:
-    """Train on this rank (there is a process group) without a run directory."""
+def train(config: Config, *, engine: Engine | None = None, first: int = 1) -> Trained:
+    """Train on this rank (there is a process group) without a run directory, from step `first` to `stop_at` or `max_steps`."""
     from trainer.loop import evaluate, train_steps
 
     engine = engine or make_engine(config)
-    batches = loader(config, 1, config.train.max_steps)
+    batches = loader(config, first, config.train.stop_at or config.train.max_steps)
     results = []
     try:
-        for result in train_steps(engine, config.model, batches, config, 1, []):
+        for result in train_steps(engine, config.model, batches, config, first, []):
             values = result.read()
             assert not values.bad
             results.append((values.loss, values.grad_norm, result.lr))
@@ -218,6 +220,30 @@ def train(config: Config, *, engine: Engine | None = None) -> Trained:
     losses, norms, lrs = (list(column) for column in zip(*results, strict=True))
     evaluated = evaluate(engine, config.model, config.data.open("eval"), 2)
     return Trained(losses, norms, lrs, parameters(engine), evaluated)
+
+
+class Exchanges(TorchDispatchMode):
+    """Notes the collectives that this rank takes part in while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            self.names.append(func._opname)
+        return func(*args, **(kwargs or {}))
+
+
+def assert_equal(trained: Trained, expected: Trained) -> None:
+    """Equal but for the order of sums."""
+    assert trained.losses == pytest.approx(expected.losses, rel=1e-5)
+    assert trained.norms == pytest.approx(expected.norms, rel=1e-5)
+    assert trained.lrs == expected.lrs
+    assert trained.parameters.keys() == expected.parameters.keys()
+    for name, value in expected.parameters.items():
+        torch.testing.assert_close(trained.parameters[name], value, rtol=1e-5, atol=1e-5)
+    assert trained.evaluated == pytest.approx(expected.evaluated, rel=1e-6)
 
 
 def fp64(config: Config) -> Config:

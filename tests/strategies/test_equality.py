@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests import ranks, tiny
-from tests.tiny import Tiny, Trained
+from tests.tiny import Tiny, Trained, assert_equal
 from trainer.config import Config, OptimizerName, Precision
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP, FindUnused
@@ -114,16 +114,6 @@ def everything(configs: dict[str, Config]) -> tuple:
 
 def reference(case: str) -> Trained:
     return results("single").trained[case][0]
-
-
-def assert_equal(trained: Trained, expected: Trained) -> None:
-    assert trained.losses == pytest.approx(expected.losses, rel=1e-5)
-    assert trained.norms == pytest.approx(expected.norms, rel=1e-5)
-    assert trained.lrs == expected.lrs
-    assert trained.parameters.keys() == expected.parameters.keys()
-    for name, value in expected.parameters.items():
-        torch.testing.assert_close(trained.parameters[name], value, rtol=1e-5, atol=1e-5)
-    assert trained.evaluated == pytest.approx(expected.evaluated, rel=1e-6)
 
 
 OTHERS = [name for name in STRATEGIES if name != "single"]

@@ -52,7 +52,11 @@ class DDPEngine(Engine):
 
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()
-        if last and isinstance(self.model, DistributedDataParallel):
+        if last:
+            self._refuse_unfinished()
+
+    def _refuse_unfinished(self) -> None:
+        if isinstance(self.model, DistributedDataParallel):
             try:
                 self.model._check_reducer_finalized()  # DDP itself would tell only in the next forward, after this step
             except RuntimeError as error:
@@ -64,7 +68,7 @@ class DDPEngine(Engine):
         which = ", ".join(names[int(index)] for index in found[1].split()) if found else "some"
         verb = "were" if "," in which or not found else "was"
         return (
-            f"strategy=ddp: on rank {dist.get_rank()}, of the parameters that took part in the first step {which} {verb} unused in this one, "
+            f"strategy={self.knobs.name}: on rank {dist.get_rank()}, of the parameters that took part in the first step {which} {verb} unused in this one, "
             "so their gradients were not averaged and the model has not moved. Set strategy.find_unused_parameters=true"
         )
 

@@ -101,7 +101,7 @@ def _prepare(device: torch.device) -> None:
         raise ConfigError(f"train.device: DeepSpeed was imported for {found!r} before this run on {device.type!r}; set DS_ACCELERATOR={device.type}")
     os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
     if device.type == "cpu":
-        deepspeed.ops.__compatible_ops__ = {}  # or it tries a C compiler on each of its operations, and builds one for minutes
+        setattr(deepspeed.ops, "__compatible_ops__", {})  # noqa: B010 # or it tries a C compiler on each of its operations, and builds one for minutes
     deepspeed.comm.init_distributed(accelerator.communication_backend_name(), dist_init_required=False, verbose=False)
 
 
