@@ -73,6 +73,15 @@ def test_batches_follow_the_order() -> None:
     loader.close()
 
 
+def test_batches_follow_the_order_over_blocks_of_steps_that_are_looked_up_at_once() -> None:
+    """From the middle of one block of 64 steps into the third, over the ends of epochs of 64 samples, read by several threads."""
+    loader = make(Watched(), global_batch=4, rank=1, ranks=2, micro_batch=1, steps=range(50, 140), prefetch=4, workers=4)
+    order = Order(64, 3)
+    expected = [order.take(range(4 * step + 2, 4 * step + 4)) for step in range(49, 139)]
+    assert [ids(item.batches) for item in loader] == expected
+    loader.close()
+
+
 def test_no_micro_batch_size_takes_the_share_at_once() -> None:
     loader = make(Watched(), micro_batch=None, ranks=2, rank=1)
     item = next(iter(loader))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from trainer.models.base import Model
 from trainer.order import Order, micro_batches
 
 Batch = Mapping[str, Tensor]
+Places = tuple[list[range], list[list[int]]]  # of each micro-batch in a step
+AT_ONCE = 256  # samples whose places are found at once: the training thread waits for Python that runs elsewhere
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Loader:
     ):
         self.samples, self.model, self.device = samples, model, device
         self.order = Order(len(samples), seed)
+        self._known: tuple[int, list[Places]] = (-1, [])
         self._share = (global_batch, rank, ranks, micro_batch)
         self._todo = iter(steps)
         self._prefetch = prefetch
@@ -71,13 +75,25 @@ class Loader:
             raise
 
     def _make_now(self, step: int) -> StepBatch:
-        global_batch, rank, ranks, micro = self._share
-        positions = micro_batches(step, global_batch, rank, ranks, micro)
-        batches = [self.samples.batch(self.order.take(span)) for span in positions]
+        positions, indices = self._places(step)
+        batches = [self.samples.batch(chosen) for chosen in indices]
         count = sum(self.model.count(batch) for batch in batches)
         if self.device.type == "cuda":
             batches = [{key: value.pin_memory() for key, value in batch.items()} for batch in batches]
         return StepBatch(batches, count, positions)
+
+    def _places(self, step: int) -> Places:
+        """The positions of this rank's micro-batches in `step`, and the samples there; found for several steps at once."""
+        global_batch, rank, ranks, micro = self._share
+        ahead = max(1, AT_ONCE * ranks // global_batch)
+        block = (step - 1) // ahead
+        known, places = self._known
+        if known != block:
+            positions = [micro_batches(number, global_batch, rank, ranks, micro) for number in range(block * ahead + 1, (block + 1) * ahead + 1)]
+            samples = iter(self.order.take_all([span for spans in positions for span in spans]))
+            places = [(spans, list(islice(samples, len(spans)))) for spans in positions]
+            self._known = (block, places)  # one value, because several threads read and replace it
+        return places[(step - 1) % ahead]
 
     def peek_count(self) -> int:
         """The count of the batch that comes next, 0 after the last."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
+
 import numpy as np
 
 from trainer.materialise import stable_seed
@@ -64,13 +67,18 @@ class Order:
 
     def take(self, positions: range) -> list[int]:
         """The samples at `positions`, in order."""
-        taken: list[int] = []
-        while len(positions):
-            epoch, first = divmod(positions[0], self.length)
-            count = min(len(positions), self.length - first)
-            taken += self._epoch(epoch).take(np.arange(first, first + count)).tolist()
-            positions = positions[count:]
-        return taken
+        return self.take_all([positions])[0]
+
+    def take_all(self, spans: Sequence[range]) -> list[list[int]]:
+        """The samples at each of `spans`: many take little longer than one."""
+        positions = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+        epochs, places = np.divmod(positions, self.length)
+        taken = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            inside = epochs == epoch
+            taken[inside] = self._epoch(epoch).take(places[inside])
+        samples = iter(taken.tolist())
+        return [list(islice(samples, len(span))) for span in spans]
 
     def _epoch(self, epoch: int) -> Permutation:
         known, permutation = self._last
