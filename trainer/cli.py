@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p", "--experimental-rerun")
 
 
 def groups() -> tuple[set[str], set[str]]:
@@ -30,10 +31,13 @@ def groups() -> tuple[set[str], set[str]]:
 
 
 def normalise(arguments: Sequence[str]) -> list[str]:
-    """Make `x=` and `+x=` both work for every config group x, as Hydra wants each."""
+    """Make `x=` and `+x=` both work for every config group x, as Hydra wants each, and options anywhere among them."""
     selected, optional = groups()
-    result = []
-    for argument in arguments:
+    result, options = [], []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument.startswith("-") or before in WITH_VALUE:
+            options.append(argument)
+            continue
         match = re.match(r"^(\+{0,2})([A-Za-z_]\w*)(@[\w.]+)?=", argument)
         name = match[2] if match else None
         if match and name in optional:
@@ -41,7 +45,7 @@ def normalise(arguments: Sequence[str]) -> list[str]:
         elif match and name in selected:
             argument = argument[len(match[1]) :]
         result.append(argument)
-    return result
+    return result + options
 
 
 def main(task: Callable[[Any], None], arguments: Sequence[str] | None = None, *, command: str = "python -m trainer", help_text: str = "") -> int:

@@ -125,7 +125,7 @@ def test_several_machines_need_an_address_and_a_port(tmp_path):
 
 
 def test_a_sweep_gives_each_run_its_own_directory(tmp_path):
-    status, _, err = run("+strategy=single,ddp", "launcher.nproc_per_node=1", "run_dir=x", "train.max_steps=2", "-m", cwd=tmp_path)
+    status, _, err = run("+strategy=single,ddp", "-m", "launcher.nproc_per_node=1", "run_dir=x", "train.max_steps=2", cwd=tmp_path)
     assert status == 0, err
     one, two = (losses(tmp_path / "x" / f"strategy={name}") for name in ("single", "ddp"))
     assert one == two

@@ -29,6 +29,7 @@ def cluster(monkeypatch) -> Iterator[dict[str, str]]:
     pytest.importorskip("ray.dashboard.optional_deps", reason="a cluster takes jobs only with ray[default]", exc_type=ImportError)
     gcs, dashboard = _port(), _port()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a token in the home directory decides
     env = environment(RAY_USAGE_STATS_ENABLED="0", PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--block"]
     process = subprocess.Popen([*RAY, *head, "--object-store-memory=100000000"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

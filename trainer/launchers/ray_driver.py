@@ -94,6 +94,7 @@ def _check_answers(address: str) -> None:
 def _connected(cluster: str | None, resources: dict[str, float], workers: int) -> Iterator[str]:
     """A connection to Ray; yields this machine's address in it. A Ray that was started here ends with it."""
     import ray
+    from ray.exceptions import AuthenticationError
 
     ahead = threading.Thread(target=importlib.import_module, args=("torch",), daemon=True)  # Ray Train needs it; meanwhile Ray starts
     ahead.start()
@@ -114,7 +115,7 @@ def _connected(cluster: str | None, resources: dict[str, float], workers: int) -
             stack.callback(ray.shutdown)
             try:
                 ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError) as error:  # the second: another version of Ray or Python there
+            except (ConnectionError, RuntimeError, AuthenticationError) as error:  # the second: another version of Ray or Python there
                 raise ConfigError(f"launcher.address={cluster}: cannot be joined: {error}") from error
         ahead.join()
         yield ray.util.get_node_ip_address()

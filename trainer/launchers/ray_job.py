@@ -32,10 +32,15 @@ def submit(arguments: list[str]) -> int:
         raise missing_extra("ray", "ray", "launch/ray_job.sh")
     if not os.environ.get(ADDRESS):
         raise ConfigError(f"{ADDRESS}: is not set; give the address of the cluster's dashboard, e.g. {ADDRESS}=http://127.0.0.1:8265")
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         client = JobSubmissionClient(os.environ[ADDRESS])
+    except AuthenticationError as error:
+        raise ConfigError(
+            f"{ADDRESS}={os.environ[ADDRESS]}: the cluster asks for its token; set RAY_AUTH_MODE=token (and RAY_AUTH_TOKEN_PATH, if not ~/.ray/auth_token)"
+        ) from error
     except (ConnectionError, RuntimeError) as error:
         raise ConfigError(f"{ADDRESS}={os.environ[ADDRESS]}: no Ray cluster takes jobs there: {str(error).splitlines()[0]}") from error
     path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
