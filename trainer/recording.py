@@ -36,7 +36,7 @@ class Progress:
 def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: Position, found: Path | None) -> RunInfo:
     """What callbacks are told before the first step; `found` is the checkpoint that was resumed."""
     assert config.strategy is not None
-    flops, formula = config.model.flops(engine.module, samples.spec)
+    flops, formula = engine.flops
     name = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else "cpu"
     peak, source = peak_flops(name, config.train.precision.name)
     ranks = dist.get_world_size()

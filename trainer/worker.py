@@ -74,7 +74,10 @@ def build_engine(config: Config, samples: Samples, device: torch.device) -> Engi
     assert config.strategy is not None
     mesh = config.strategy.mesh(dist.get_world_size(), device.type)
     plan = blueprint(config.model, samples.spec, config.train.seed, device, precision.param_dtype(config.train.precision))
-    return config.strategy.setup(plan, config, mesh)
+    flops = config.model.flops(plan.module, samples.spec)  # before parameters are cut: zero3 leaves them without elements
+    engine = config.strategy.setup(plan, config, mesh)
+    engine.flops = flops
+    return engine
 
 
 def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], stack: ExitStack) -> None:
@@ -84,7 +87,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     found = _find(run_dir, config.checkpoint.resume)
     facts = _facts(config, samples)
     position = checkpoint.Position(0, 0) if found is None else checkpoint.load(engine, found, facts)
-    loader = _loader(config, samples, device, range(position.step + 1, last + 1))
+    loader = make_loader(config, samples, device, range(position.step + 1, last + 1))
     stack.callback(loader.close)
     watchers: list[Callback] = []
     if rank == 0:
@@ -101,7 +104,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
     steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1)
-    stopped = _consume(steps, engine, config, held_out, facts, progress, info, watchers)
+    stopped = consume(steps, engine, config, held_out, facts, progress, info, watchers)
     step = progress.position.step
     if progress.saved != step:
         _save(engine, config, facts, progress, info, watchers)
@@ -124,7 +127,8 @@ def _find(run_dir: Path, resume: str) -> Path | None:
     return found[0]
 
 
-def _loader(config: Config, samples: Samples, device: torch.device, steps: range) -> Loader:
+def make_loader(config: Config, samples: Samples, device: torch.device, steps: range) -> Loader:
+    """This rank's batches of `steps`."""
     return Loader(
         samples,
         config.model,
@@ -140,7 +144,7 @@ def _loader(config: Config, samples: Samples, device: torch.device, steps: range
     )
 
 
-def _consume(
+def consume(
     steps: Iterator[StepResult],
     engine: Engine,
     config: Config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -70,7 +71,9 @@ class AccelerateEngine(DDPEngine):
             gradient_as_bucket_view=True,
             broadcast_buffers=False,  # `sync_buffers` averages them, under every strategy
         )
-        self.model = self.accelerator.prepare(self.module)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # the only name that Accelerate has for it
+            self.model = self.accelerator.prepare(self.module)
 
     def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
         if self.plain:

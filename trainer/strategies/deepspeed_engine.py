@@ -95,6 +95,7 @@ def _refuse_scalars(blueprint: Blueprint, strategy: str) -> None:
 def _prepare(device: torch.device) -> None:
     """Make DeepSpeed use this process's group and device, and build nothing."""
     logger.setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", r"`torch.distributed.\w+` is deprecated", FutureWarning)  # DeepSpeed's calls, not the user's
     accelerator: Any = get_accelerator()
     found = accelerator.device_name()
     if found != device.type:

@@ -32,6 +32,9 @@ LossFn = Callable[[nn.Module, Batch], Tensor]
 class Engine:
     """A model, its optimizer and how they move, on one rank."""
 
+    flops: tuple[float, str] = (0.0, "")
+    """`Model.flops` of the whole model."""
+
     def __init__(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, config: Config, device: torch.device, mesh: DeviceMesh, model: nn.Module | None = None
     ):
