@@ -40,7 +40,7 @@ WARM_UP = 5
 def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.device, stack: ExitStack) -> Run:
     """The worker's own lines for its steps: the loader, the loop, and on rank 0 metrics.jsonl and progress lines."""
     engine = worker.build_engine(config, samples, device)
-    loader = worker._loader(config, samples, device, range(1, config.train.max_steps + 1))
+    loader = worker.make_loader(config, samples, device, range(1, config.train.max_steps + 1))
     stack.callback(loader.close)
     position = Position(0, 0)
     info = run_info(config, run_dir, samples, engine, position, None)
@@ -52,7 +52,7 @@ def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.de
     results = train_steps(engine, config.model, loader, config, 1, [])
 
     def run(steps: int) -> None:
-        worker._consume(islice(results, steps), engine, config, samples, {}, progress, info, watchers)
+        worker.consume(islice(results, steps), engine, config, samples, {}, progress, info, watchers)
 
     return run
 

@@ -38,7 +38,7 @@ def train_loop(environment: dict[str, str]) -> None:
 
 def main() -> None:
     environment = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith("BENCHMARK_")}
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, runtime_env={"env_vars": environment}, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, runtime_env={"env_vars": environment}, log_to_driver=False)
     with tempfile.TemporaryDirectory() as directory:
         TorchTrainer(
             train_loop,
