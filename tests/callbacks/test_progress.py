@@ -73,18 +73,25 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, run_info, step_info):
     ]
 
 
-def test_a_resumed_run_says_so_and_a_stopped_one_how_to_go_on(run_info, step_info):
+@pytest.mark.parametrize(
+    ("last", "advice"),
+    [(7, "to go on, leave out train.stop_at or raise it"), (20, "the same command goes on from here")],
+    ids=["at train.stop_at", "by a signal"],
+)
+def test_a_resumed_run_says_so_and_a_stopped_one_how_to_go_on(run_info, step_info, last, advice):
     out = io.StringIO()
     progress = Progress(10, out, io.StringIO())
-    run = run_info(first_step=6, last_step=7, world_size=1, peak_flops=math.nan, data={"rows": 5}, resumed_from="checkpoints/step-00000005")
-    run_to_the_end(progress, run, step_info)
+    facts = {"first_step": 6, "world_size": 1, "peak_flops": math.nan, "data": {"rows": 5}, "resumed_from": "checkpoints/step-00000005"}
+    progress.on_start(run_info(last_step=last, **facts))
+    for step in (6, 7):
+        progress.on_step(step_info(step, loss=float(step)))
     progress.on_finish("stopped", {})
     progress.close()
     lines = out.getvalue().splitlines()
     assert "strategy  fsdp, 1 process on cpu" in lines
     assert "resumed   from checkpoints/step-00000005, going on with step 6 of 20" in lines
     assert any("peak of all processes: unknown, so MFU is not shown (measured)" in line for line in lines)
-    assert "stopped   at step 7 of 20: the same command goes on from here" in lines
+    assert f"stopped   at step 7 of 20: {advice}" in lines
     assert "train     loss 6.5000 over the last 2 steps" in lines
     assert not any(line.startswith(("eval", "sample", "report")) for line in lines)
 
