@@ -44,7 +44,7 @@ CASES: dict[str, tuple[Tiny, dict[str, Any], dict[str, Any]]] = {
     "block-never-used": (Tiny(use={"block1": "never"}), {}, {}),
     "checkpointed": (Tiny(), SGD, {"activation_checkpointing": True}),
 }
-UNUSED = {"until": Tiny(use={"extra": "until:6"}), "odd": Tiny(use={"extra": "odd"}), "block-until": Tiny(use={"block1": "until:6"})}
+UNUSED = {"until": Tiny(use={"extra": "until:4"}), "odd": Tiny(use={"extra": "odd"}), "block-until": Tiny(use={"block1": "until:4"})}
 STRATEGIES: dict[str, tuple[Strategy, int]] = {
     "single": (Single(), 1),
     "ddp": (DDP(find_unused_parameters=FindUnused.true), 2),
@@ -63,7 +63,7 @@ STRATEGIES: dict[str, tuple[Strategy, int]] = {
     "zero3-of-4": (ZeRO3(param_persistence_threshold=0), 4),
 }
 IN_EVERY_CASE = ["zero1", "zero2", "zero3"]
-OF_TWO = [name for name, (_, world_size) in STRATEGIES.items() if name.startswith("zero") and world_size == 2]
+WITH_UNUSED = [*IN_EVERY_CASE, "zero1-offload", "zero2-offload", "zero3-offload"]
 ZEROS = [name for name in STRATEGIES if name.startswith("zero")]
 
 
@@ -86,14 +86,14 @@ def run(world_size: int, function: Callable[..., Any], *args: Any, timeout: floa
 
 def case(strategy: Strategy, name: str) -> Config:
     model, optim, train = CASES[name]
-    return tiny.config(strategy, model=model, optim=optim, **train)
+    return tiny.config(strategy, model=model, optim=optim, **{"micro_batch_size": 2, **train})
 
 
-def everything(part: Strategy, cases: list[str]) -> Results:
+def everything(part: Strategy, cases: list[str], unused_cases: list[str]) -> Results:
     trained = {name: tiny.train(case(part, name)) for name in cases}
-    unused = {} if isinstance(part, Single) else {name: tiny.train(tiny.config(part, model=model, optim=SGD)) for name, model in UNUSED.items()}
+    unused = {name: tiny.train(tiny.config(part, model=UNUSED[name], optim=SGD, micro_batch_size=2)) for name in unused_cases}
     adamw = case(part, "adamw")
-    bf16 = dataclasses.replace(adamw, train=dataclasses.replace(adamw.train, precision=Precision.bf16))
+    bf16 = dataclasses.replace(adamw, train=dataclasses.replace(adamw.train, precision=Precision.bf16, max_steps=3))
     engine = tiny.make_engine(bf16)
     bf16_trained = tiny.train(bf16, engine=engine)
     state = engine.state_dict()
@@ -106,11 +106,11 @@ def everything(part: Strategy, cases: list[str]) -> Results:
 @functools.cache
 def results(strategy: str) -> Results:
     part, world_size = STRATEGIES[strategy]
-    return run(world_size, everything, part, cases_of(strategy), timeout=280)[0]
+    return run(world_size, everything, part, cases_of(strategy), list(UNUSED) if strategy in (*WITH_UNUSED, "ddp") else [], timeout=280)[0]
 
 
 def cases_of(strategy: str) -> list[str]:
-    return list(CASES) if strategy in ("single", *IN_EVERY_CASE) else ["sgd", "adamw"]
+    return list(CASES) if strategy in ("single", *IN_EVERY_CASE) else ["sgd"]
 
 
 @pytest.mark.parametrize(("strategy", "name"), [(strategy, name) for strategy in ZEROS for name in cases_of(strategy)])
@@ -118,7 +118,7 @@ def test_equal_to_one_process(strategy: str, name: str) -> None:
     tiny.assert_equal(results(strategy).trained[name], results("single").trained[name])
 
 
-@pytest.mark.parametrize("strategy", OF_TWO)
+@pytest.mark.parametrize("strategy", WITH_UNUSED)
 @pytest.mark.parametrize("name", UNUSED)
 def test_a_parameter_unused_in_a_step_has_a_zero_gradient(strategy: str, name: str) -> None:
     tiny.assert_equal(results(strategy).unused[name], results("ddp").unused[name])
@@ -146,12 +146,12 @@ def test_initial_values_names_and_shapes_are_those_of_one_process(strategy: str)
     assert found.shapes == expected.shapes
 
 
-@pytest.mark.parametrize("strategy", OF_TWO)
+@pytest.mark.parametrize("strategy", ZEROS)
 def test_bf16_keeps_fp32_state_and_is_near_ddp(strategy: str) -> None:
     found, expected = results(strategy), results("ddp").bf16
     assert found.dtypes == {torch.float32}
     assert found.bf16.losses == pytest.approx(expected.losses, rel=1e-2 if "zero3" in strategy else 1e-5)  # zero3 has a linear layer of its own
-    assert found.bf16.losses != pytest.approx(results("single").trained["adamw"].losses, rel=1e-6)  # it is not fp32
+    assert found.bf16.losses != pytest.approx(results("single").trained["adamw"].losses[:3], rel=1e-6)  # it is not fp32
 
 
 # -- steps that go wrong --------------------------------------------------------------------------
@@ -174,16 +174,23 @@ def bad_step(config: Config) -> tuple[list[tuple[bool, int]], list[bool]]:
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-@pytest.mark.parametrize("strategy", [ZeRO1(), ZeRO2(), ZeRO3(param_persistence_threshold=0), ZeRO1(cpu_offload=True)])
+@pytest.mark.parametrize("strategy", [ZeRO1(), ZeRO3(param_persistence_threshold=0), ZeRO2(cpu_offload=True)])
 def test_a_value_that_is_not_finite_on_one_rank_stops_all(strategy: ZeRO, kind: str) -> None:
-    config = tiny.config(strategy, model=Tiny(nan_at=f"1:5:{kind}"))  # rank 1, in its second step of four micro-batches
+    config = tiny.config(strategy, model=Tiny(nan_at=f"1:5:{kind}"))  # rank 1, in the second step
     for found, stayed in run(2, bad_step, config):
         assert found == [(False, 0), (True, 1 if kind == "loss" else 0), (True, 0), (True, 0)]
         assert stayed == [False, True, True, True]
 
 
-@pytest.mark.parametrize("use", [{"block1": "rank:1"}, {"gate": "rank:1"}, {"extra": "rank:0"}, {"order": "rank:1"}])
-@pytest.mark.parametrize("strategy", [ZeRO2(), ZeRO3(param_persistence_threshold=0)])
+@pytest.mark.parametrize(
+    ("strategy", "use"),
+    [
+        (ZeRO2(), {"gate": "rank:1"}),
+        (ZeRO2(), {"block1": "rank:1"}),
+        (ZeRO3(param_persistence_threshold=0), {"extra": "rank:0"}),
+        (ZeRO3(param_persistence_threshold=0), {"order": "rank:1"}),
+    ],
+)
 def test_use_that_depends_on_the_rank_is_an_error_within_seconds(strategy: ZeRO, use: dict[str, str]) -> None:
     with pytest.raises(ranks.RankFailed, match=f"strategy={strategy.name}: the parameters that are used depend on the rank: in the same micro-batch"):
         run(2, tiny.train, tiny.config(strategy, model=Tiny(use=use)))
