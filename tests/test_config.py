@@ -31,7 +31,9 @@ def test_a_strategy_of_several_processes_gets_two_where_there_is_no_gpu():
 
 
 def test_a_saved_config_is_read_back_the_same(tmp_path):
-    config = compose("strategy=hsdp", "strategy.shard_size=2", "launcher.nproc_per_node=4", "model=mlp", "data=synthetic", "profile.steps=[1,2]", "optim.name=sgd")
+    config = compose(
+        "strategy=hsdp", "strategy.shard_size=2", "launcher.nproc_per_node=4", "model=mlp", "data=synthetic", "profile.steps=[1,2]", "optim.name=sgd"
+    )
     configs.save(config, tmp_path / "config.yaml")
     assert configs.load(tmp_path / "config.yaml") == config
 

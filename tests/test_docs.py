@@ -13,7 +13,16 @@ from tests.commands import ROOT, run
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-SMALL = ["train.max_steps=2", "eval.batch_size=256", "data.seq_len=32", "model.layers=1", "model.dim=32", "model.heads=2", "model.kv_heads=null", "model.sample_tokens=4"]
+SMALL = [
+    "train.max_steps=2",
+    "eval.batch_size=256",
+    "data.seq_len=32",
+    "model.layers=1",
+    "model.dim=32",
+    "model.heads=2",
+    "model.kv_heads=null",
+    "model.sample_tokens=4",
+]
 """Appended to a command that trains the default model on text; its own keys come first, so these win."""
 
 ELSEWHERE = {

@@ -18,7 +18,9 @@ def test_make_train_from_nothing(tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(["make", "train"], cwd=clone, env={**environment, "TRAINER_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(
+        ["make", "train"], cwd=clone, env={**environment, "TRAINER_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True, timeout=1200
+    )
     assert done.returncode == 0, done.stderr
     said = re.search(r"train +loss ([\d.]+) nats .*unigram entropy of the data ([\d.]+) nats", done.stdout)
     assert said, done.stdout

@@ -7,7 +7,7 @@ import sys
 from trainer.cli import main
 
 
-def train(config) -> None:  # noqa: ANN001 (Config; named here it would be imported before `--help` is answered)
+def train(config) -> None:
     """Launch the workers that `config` asks for, unless the run is over."""
     from trainer.checkpoint_dir import finished
 

@@ -26,4 +26,6 @@ class Stopped(RuntimeError):
 
 def missing_extra(package: str, extra: str, what: str) -> MissingExtra:
     """The error for an optional dependency that is not installed."""
-    return MissingExtra(f"{what} needs the package {package!r}, which is not installed; install it with: pip install -e '.[{extra}]' (in a checkout of trainer)")
+    return MissingExtra(
+        f"{what} needs the package {package!r}, which is not installed; install it with: pip install -e '.[{extra}]' (in a checkout of trainer)"
+    )
