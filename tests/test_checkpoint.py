@@ -14,7 +14,7 @@ from tests import ranks, tiny
 from tests.tiny import Tiny
 from trainer import checkpoint
 from trainer.checkpoint_dir import MANIFEST, directory, find, list_whole, read_manifest, remove_after, remove_old
-from trainer.config import Config, OptimizerName, to_plain
+from trainer.config import Config, OptimizerName
 from trainer.errors import ConfigError
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
@@ -22,22 +22,18 @@ from trainer.strategies.fsdp import FSDP, HSDP
 from trainer.strategies.single import Single
 
 
-def facts(config: Config) -> dict[str, Any]:
-    return {"config": to_plain(config), "data_fingerprint": config.data.open("train").fingerprint}
-
-
 def save(config: Config, step: int = 3) -> str:
     engine = tiny.make_engine(config)
     engine.init_optimizer_state(step)
     assert config.run_dir is not None
-    return str(checkpoint.save(engine, checkpoint.Position(step, 100 * step), Path(config.run_dir), facts(config)))
+    return str(checkpoint.save(engine, checkpoint.Position(step, 100 * step), Path(config.run_dir), tiny.facts(config)))
 
 
 def load(config: Config, path: Path) -> str:
     """What loading ends with on this rank."""
     engine = tiny.make_engine(config)
     try:
-        return str(checkpoint.load(engine, path, facts(config)))
+        return str(checkpoint.load(engine, path, tiny.facts(config)))
     except ConfigError as error:
         return str(error)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.config import CheckpointConfig, Config, OptimConfig, Precision, TrainConfig
+from trainer.config import CheckpointConfig, Config, OptimConfig, Precision, TrainConfig, to_plain
 from trainer.data.base import IGNORE
 from trainer.data.synthetic import Synthetic
 from trainer.launchers.local import Local
@@ -248,3 +248,8 @@ def assert_equal(trained: Trained, expected: Trained) -> None:
 
 def fp64(config: Config) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=Precision.fp64))
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """What of a manifest a later run is checked against."""
+    return {"config": to_plain(config), "data_fingerprint": config.data.open("train").fingerprint}

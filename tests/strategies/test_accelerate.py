@@ -75,7 +75,7 @@ def test_one_process_without_a_launcher_is_not_wrapped() -> None:
 def calls(config: Config) -> dict[str, Any]:
     """What the engine is made of, and how often gradients are exchanged in a step of several micro-batches."""
     engine: Any = tiny.make_engine(config)
-    loader = tiny.loader(config, 1, 3)
+    loader = tiny.loader(config, 1, 5)
     counts = []
     for item in loader:
         with tiny.Exchanges() as exchanges:
@@ -89,7 +89,7 @@ def calls(config: Config) -> dict[str, Any]:
         "model": type(engine.model).__name__,
         "optimizer": type(engine.optimizer).__name__,
         "prepared": getattr(engine.model, "_is_accelerate_prepared", False),
-        "counts": counts[1:],
+        "counts": counts[3:],  # in its third step DDP settles the order of its buckets
     }
 
 
