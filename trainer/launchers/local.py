@@ -82,5 +82,3 @@ class Local(Launcher):
                 if restart > config.run.max_restarts:
                     raise
                 print(restarting(error, restart, config.run.max_restarts), file=sys.stderr)
-                if config.checkpoint.resume == "never":  # meant for the first start: what that one saved is this run's own
-                    config.checkpoint.resume = "auto"
