@@ -173,7 +173,7 @@ def _run_case(
     time.sleep(0.5 if hung else 0.0)
     outcomes: list[tuple[bool, Any]] = []
     for rank, pid in pids.items():
-        if rank in hung:
+        if rank in hung or collected[rank].startswith(b"+"):
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         os.close(pipes[rank])
@@ -207,6 +207,8 @@ def _rank(directory: Path, rank: int, world_size: int, module: str, name: str, a
     sys.stderr.flush()
     with os.fdopen(write, "wb") as pipe:
         pipe.write(answer)
+    while answer.startswith(b"+"):  # until killed: a rank that leaves breaks the groups that others still connect
+        signal.pause()
     os._exit(0)  # no teardown: a rank that failed must not wait for the others
 
 
