@@ -41,7 +41,12 @@ SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late Ray notices that a run is done
 }
 # For a Ray that is started here: neither idle workers, which Ray Train never takes, nor a watch for machines that go.
-OWN_RAY = {"RAY_prestart_worker_first_driver": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# It has no dashboard: Ray Train asks that for its actors' state all the same, and would wait 12 s for it at the end of a run.
+OWN_RAY = {
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",  # the discard port: refused at once
+}
 
 
 def drive(knobs: Ray, config: Config, work: str) -> None:
