@@ -1,22 +1,35 @@
 """Loops written by hand, as a good engineer writes them for one strategy, without this trainer's engine.
 
-Each maker gives a function that takes one optimizer step on a batch and returns the mean loss of
-its own rank and the gradient norm. All have the same model and initial values, fused AdamW with
-decay on matrices only, clipping, and gradients set to None.
+`batches` is nanoGPT's `get_batch` (github.com/karpathy/nanoGPT, train.py). Each maker gives a function that
+takes one optimizer step on a batch and returns the mean loss of its own rank and the gradient norm. All
+have the same model and initial values, fused AdamW with decay on matrices only, clipping, and gradients set to None.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
 
 Step = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor | float]]
+
+
+def batches(ids: np.ndarray, seq_len: int, size: int, seed: int) -> Iterator[Mapping[str, Tensor]]:
+    """Windows of `seq_len` tokens from random places of the memory-mapped `ids`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def windows(starts: list[int]) -> Tensor:
+        return torch.stack([torch.from_numpy(ids[start : start + seq_len].astype(np.int64)) for start in starts])
+
+    while True:
+        starts = torch.randint(len(ids) - seq_len, (size,), generator=generator).tolist()
+        yield {"input_ids": windows(starts), "labels": windows([start + 1 for start in starts])}
 
 
 def groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -52,19 +65,7 @@ def single(module: nn.Module, config: Config) -> Step:
 
 
 def ddp(module: nn.Module, config: Config) -> Step:
-    wrapped = nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
-    optimizer = adamw(module, config)
-    parameters = list(module.parameters())
-
-    def step(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        loss = mean_loss(wrapped, batch)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, config.optim.max_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach(), norm
-
-    return step
+    return single(nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True), config)
 
 
 def fsdp(module: nn.Module, config: Config) -> Step:

@@ -23,9 +23,9 @@ def run(options: Options, directory: Path) -> Table:
     sizes = (SMALL,) if options.quick else (SMALL, LARGE)
     rows = [measure(strategy, size, options, directory / f"{strategy}-{size.name.replace(' ', '')}") for size in sizes for strategy in options.strategies]
     notes = (
-        f"{RANKS} ranks (single: 1). Both loops in the same processes, blocks of steps in turns, order drawn for each pair; the slowest rank counts.",
+        f"{RANKS} ranks (single: 1). Both loops in the same processes, made anew for each pair, in an order drawn for it; the slowest rank counts.",
         "trainer: its loader, loop, metrics.jsonl and progress lines (fp32, fused AdamW, clip 1.0). other: bare PyTorch or DeepSpeed by hand, the same model,",
-        "optimizer and clip, batches ready in memory; it too averages each step's loss over the ranks and writes it with the norm to a file.",
+        "optimizer and clip, nanoGPT's get_batch on the same tokens; it too averages each step's loss over the ranks and writes it with the norm to a file.",
     )
     return Table("step", "time of a step against a loop written by hand", notes, tuple(rows))
 
@@ -33,8 +33,8 @@ def run(options: Options, directory: Path) -> Table:
 def measure(strategy: str, size: Size, options: Options, directory: Path) -> Row:
     ranks = 1 if strategy == "single" else RANKS
     config = save([*size.overrides(ranks), f"+strategy={strategy}", f"train.max_steps={STEPS}", f"run_dir={directory}"], directory / "given.yaml")
-    least = options.pairs or (40 if size is SMALL else 20)
-    most = least if options.quick or options.pairs else 8 * least
+    least = options.pairs or (60 if size is SMALL else 15)
+    most = least if options.quick or options.pairs else 2 * least
     command = [*torchrun(ranks), "benchmarks.step_ranks", str(config), str(directory), str(size.block), str(least), str(most), str(WIDTH)]
     run_quietly(command, environment(), directory / "log.txt")
     times = json.loads((directory / "times.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""One rank of the benchmark `step`: both loops live in the same processes and take turns.
+"""One rank of the benchmark `step`: for each pair, both loops are made in the same processes and take turns.
 
 `torchrun ... -m benchmarks.step_ranks CONFIG_YAML OUT_DIR BLOCK LEAST MOST WIDTH`; rank 0 writes OUT_DIR/times.json.
 """
@@ -24,8 +24,8 @@ from trainer import config as configs
 from trainer.checkpoint import Position
 from trainer.config import Config
 from trainer.data.base import Samples
+from trainer.data.tokens import Packed
 from trainer.loop import Mark, train_steps
-from trainer.order import Order, micro_batches
 from trainer.recording import Progress, run_info
 from trainer.schedule import lr_factor
 from trainer.state import Callback
@@ -33,7 +33,6 @@ from trainer.state import Callback
 Run = Callable[[int], None]
 """Takes so many steps."""
 
-PREPARED = 16  # batches that the loop by hand has in memory before it starts
 WARM_UP = 5
 
 
@@ -58,21 +57,20 @@ def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.de
 
 
 def by_hand(config: Config, run_dir: Path, samples: Samples, device: torch.device, stack: ExitStack) -> Run:
-    """The loop of `benchmarks.bare`, its batches ready in memory; rank 0 writes each step's loss, norm and rate to a file."""
+    """The loop of `benchmarks.bare`; rank 0 writes each step's loss, norm and rate to a file."""
     assert config.strategy is not None
     rank, ranks = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.train.seed)
     step_once = bare.MAKERS[config.strategy.name](config.model.build(samples.spec), config)
-    data_order = Order(len(samples), config.train.seed)
-    spans = [micro_batches(step, config.train.global_batch_size, rank, ranks, None)[0] for step in range(1, PREPARED + 1)]
-    batches = [samples.batch(data_order.take(span)) for span in spans]
+    assert isinstance(samples, Packed)
+    batches = bare.batches(samples.ids, samples.seq_len, config.train.global_batch_size // ranks, config.train.seed + rank)
     log: TextIO | None = stack.enter_context((run_dir / "by_hand.jsonl").open("w", buffering=1)) if rank == 0 else None
     done = 0
 
     def run(steps: int) -> None:
         nonlocal done
         for _ in range(steps):
-            loss, norm = step_once(batches[done % PREPARED])
+            loss, norm = step_once(next(batches))
             done += 1
             if ranks > 1:
                 dist.all_reduce(loss)  # the loss of the global batch, which is what the trainer shows too
@@ -100,26 +98,23 @@ def main() -> None:
     block, least, most, width = int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6])
     place, device = distributed.Place.from_env(), torch.device("cpu")
     times: dict[str, list[float]] = {"trainer": [], "other": []}
-    with ExitStack() as stack:
-        distributed.init(place, device)
-        stack.callback(distributed.close)
-        samples = config.data.open("train")
-        runs = {"trainer": by_trainer(config, run_dir, samples, device, stack), "other": by_hand(config, run_dir, samples, device, stack)}
-        # The worker asks for this in its whole process; here each loop has its own setting.
-        deterministic = {"trainer": config.train.deterministic, "other": False}
+    loops = {"trainer": by_trainer, "other": by_hand}
 
-        def take(name: str, steps: int) -> float:
-            torch.use_deterministic_algorithms(deterministic[name], warn_only=True)
-            return seconds(runs[name], steps) / steps
+    def pair(number: int) -> float:
+        # Made anew each time: where its tensors happen to lie makes one instance of a loop some percent faster than another.
+        names = order(number, list(loops))
+        with ExitStack() as stack:
+            runs = {name: loops[name](config, run_dir, samples, device, stack) for name in names}
+            for name in names:
+                seconds(runs[name], WARM_UP)
+            for name in names:
+                times[name].append(seconds(runs[name], block) / block)
+        return times["trainer"][-1] / times["other"][-1]
 
-        def pair(number: int) -> float:
-            for name in order(number, ["trainer", "other"]):
-                times[name].append(take(name, block))
-            return times["trainer"][-1] / times["other"][-1]
-
-        for name in runs:
-            take(name, WARM_UP)
-        collect(pair, least, most, width)
+    distributed.init(place, device)
+    samples = config.data.open("train")
+    collect(pair, least, most, width)
+    distributed.close()
     if place.rank == 0:
         (run_dir / "times.json").write_text(json.dumps(times), encoding="utf-8")
 

@@ -47,8 +47,8 @@ class Size:
         ]
 
 
-SMALL = Size("10 ms", layers=2, dim=64, seq_len=64, batch_per_rank=4, block=20)
-LARGE = Size("400 ms", layers=4, dim=256, seq_len=256, batch_per_rank=5, block=1)
+SMALL = Size("10 ms", layers=2, dim=64, seq_len=64, batch_per_rank=4, block=40)
+LARGE = Size("400 ms", layers=4, dim=256, seq_len=256, batch_per_rank=5, block=2)
 
 
 def compose(overrides: list[str]) -> Config:

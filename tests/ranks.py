@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+STAY_SECONDS = 2.0
 GRACE_SECONDS = 5.0  # after one rank has failed, the others have this long to fail too
 
 
@@ -207,8 +208,8 @@ def _rank(directory: Path, rank: int, world_size: int, module: str, name: str, a
     sys.stderr.flush()
     with os.fdopen(write, "wb") as pipe:
         pipe.write(answer)
-    while answer.startswith(b"+"):  # until killed: a rank that leaves breaks the groups that others still connect
-        signal.pause()
+    if answer.startswith(b"+"):  # killed when all have answered: a rank that leaves at once breaks the groups that others still connect
+        time.sleep(STAY_SECONDS)
     os._exit(0)  # no teardown: a rank that failed must not wait for the others
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.tiny import Tiny
 from trainer.data.base import IGNORE, Samples
-from trainer.loader import Loader
+from trainer.loader import GROUP_BYTES, Loader
 from trainer.order import Order
 
 
@@ -79,6 +79,36 @@ def test_batches_follow_the_order_over_blocks_of_steps_that_are_looked_up_at_onc
     order = Order(64, 3)
     expected = [order.take(range(4 * step + 2, 4 * step + 4)) for step in range(49, 139)]
     assert [ids(item.batches) for item in loader] == expected
+    loader.close()
+
+
+class Small(Watched):
+    """Quick to read: the loader may read several steps at once."""
+
+    def __init__(self, sample_bytes: int) -> None:
+        super().__init__()
+        self.sample_bytes = sample_bytes
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_small_steps_are_read_together_and_are_the_same(workers: int) -> None:
+    """Groups of 5 steps, so that the last one of 11 steps is alone."""
+    knobs = {"steps": range(3, 14), "ranks": 2, "rank": 1, "workers": workers}
+    grouped, single = make(Small(2 * GROUP_BYTES // (4 * 5)), **knobs), make(Watched(), **knobs)
+    assert grouped.samples.wait_for(2 * 5 * 2)  # two groups ahead, 2 samples a step
+    for one, other in zip(grouped, single, strict=True):
+        assert (one.count, one.positions) == (other.count, other.positions)
+        for batch, expected in zip(one.batches, other.batches, strict=True):
+            assert all(torch.equal(batch[key], expected[key]) for key in ("input_ids", "labels"))
+    grouped.close(), single.close()
+
+
+def test_a_large_step_is_read_alone() -> None:
+    samples = Small(GROUP_BYTES)
+    loader = make(samples, prefetch=1)
+    assert samples.wait_for(4)
+    assert not threading.Event().wait(0.05)
+    assert len(samples.read) == 4
     loader.close()
 
 

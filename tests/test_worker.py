@@ -165,10 +165,10 @@ def test_a_batch_without_labels_is_named(tmp_path: Path) -> None:
     from trainer.state import RunInfo
 
     info = RunInfo(tmp_path, {}, "ddp", 4, "cpu", "tiny", 1, 1, 5, 5, 1.0, "", 1.0, "")
-    values = StepValues(float("nan"), float("nan"), 0, True, 0, 0, False)
-    assert bad_step(2, values, 1, info).startswith("step 2: the global batch has no label that counts. No rank has moved")
-    several = StepValues(float("nan"), float("nan"), 5, True, 2, 1, False)
-    assert bad_step(2, several, 1, info).startswith("step 2: the loss is not finite on 2 of 4 ranks")
+    values = StepValues(float("nan"), float("nan"), 0, True, False)
+    assert bad_step(2, values, [], 1, info).startswith("step 2: the global batch has no label that counts. No rank has moved")
+    several = StepValues(float("nan"), float("nan"), 5, True, False)
+    assert bad_step(2, several, [1, 3], 1, info).startswith("step 2: the loss is not finite on 2 of 4 ranks")
 
 
 def test_a_finished_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:

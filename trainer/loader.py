@@ -19,6 +19,7 @@ from trainer.order import Order, micro_batches
 Batch = Mapping[str, Tensor]
 Places = tuple[list[range], list[list[int]]]  # of each micro-batch in a step
 AT_ONCE = 256  # samples whose places are found at once: the training thread waits for Python that runs elsewhere
+GROUP_BYTES = 1 << 16  # of steps that are read at once, where samples are quick to read: waking a thread costs more than this
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class StepBatch:
 
 
 class Loader:
-    """Iterates over the steps `first` to `last` for one data rank; `peek_count` looks one ahead."""
+    """Iterates over `steps` for one data rank; `peek_count` looks one ahead.
+
+    `prefetch` steps are made ready ahead, or as many groups of steps where these are small (`Samples.sample_bytes`).
+    """
 
     def __init__(
         self,
@@ -54,33 +58,48 @@ class Loader:
         self.order = Order(len(samples), seed)
         self._known: tuple[int, list[Places]] = (-1, [])
         self._share = (global_batch, rank, ranks, micro_batch)
-        self._todo = iter(steps)
+        self._todo = steps
+        self._group = max(1, GROUP_BYTES * ranks // (samples.sample_bytes * global_batch)) if samples.sample_bytes else 1
         self._prefetch = prefetch
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
-        self._ready: deque[Future[StepBatch]] = deque()
+        self._ready: deque[Future[list[StepBatch]]] = deque()
+        self._made: deque[StepBatch] = deque()
         self.waited = 0.0
         """Seconds that the last `next` and the `peek_count` before it waited."""
-        self._peeked = 0.0
+        self._waiting = 0.0
         self._fill()
 
     def _fill(self) -> None:
-        while len(self._ready) < self._prefetch and (step := next(self._todo, None)) is not None:
-            self._ready.append(self._pool.submit(self._make, step))
+        while len(self._ready) < self._prefetch and self._todo:
+            self._ready.append(self._pool.submit(self._make, self._todo[: self._group]))
+            self._todo = self._todo[self._group :]
 
-    def _make(self, step: int) -> StepBatch:
+    def _make(self, steps: range) -> list[StepBatch]:
         try:
-            return self._make_now(step)
+            return self._make_now(steps)
         except Exception as error:
-            error.add_note(f"while making the batch of step {step}")
+            error.add_note(f"while making the batch of step {steps[0]}" if len(steps) == 1 else f"while making the batches of steps {steps[0]} to {steps[-1]}")
             raise
 
-    def _make_now(self, step: int) -> StepBatch:
-        positions, indices = self._places(step)
-        batches = [self.samples.batch(chosen) for chosen in indices]
-        count = sum(self.model.count(batch) for batch in batches)
-        if self.device.type == "cuda":
-            batches = [{key: value.pin_memory() for key, value in batch.items()} for batch in batches]
-        return StepBatch(batches, count, positions)
+    def _make_now(self, steps: range) -> list[StepBatch]:
+        places = [self._places(step) for step in steps]
+        micro = [chosen for _, indices in places for chosen in indices]
+        batches = iter([self.samples.batch(micro[0])] if len(micro) == 1 else self._batches(micro))
+        made = []
+        for positions, _ in places:
+            own = list(islice(batches, len(positions)))
+            count = sum(self.model.count(batch) for batch in own)
+            if self.device.type == "cuda":
+                own = [{key: value.pin_memory() for key, value in batch.items()} for batch in own]
+            made.append(StepBatch(own, count, positions))
+        return made
+
+    def _batches(self, micro: list[list[int]]) -> list[Batch]:
+        if self.samples.sample_bytes is None:
+            return [self.samples.batch(chosen) for chosen in micro]
+        every = self.samples.batch([index for chosen in micro for index in chosen])
+        parts = {key: value.split([len(chosen) for chosen in micro]) for key, value in every.items()}
+        return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
     def _places(self, step: int) -> Places:
         """The positions of this rank's micro-batches in `step`, and the samples there; found for several steps at once."""
@@ -97,19 +116,22 @@ class Loader:
 
     def peek_count(self) -> int:
         """The count of the batch that comes next, 0 after the last."""
-        if not self._ready:
-            return 0
-        start = time.perf_counter()
-        count = self._ready[0].result().count
-        self._peeked = time.perf_counter() - start
-        return count
+        return self._made[0].count if self._come() else 0
+
+    def _come(self) -> bool:
+        """Wait for the next step; False after the last."""
+        if not self._made and self._ready:
+            start = time.perf_counter()
+            self._made.extend(self._ready.popleft().result())
+            self._waiting = time.perf_counter() - start
+        return bool(self._made)
 
     def __iter__(self) -> Iterator[StepBatch]:
-        while self._ready:
-            start = time.perf_counter()
-            step_batch = self._ready.popleft().result()
-            self.waited, self._peeked = time.perf_counter() - start + self._peeked, 0.0
-            self._fill()
+        while self._come():
+            step_batch = self._made.popleft()
+            self.waited, self._waiting = self._waiting, 0.0
+            if not self._made:
+                self._fill()
             yield StepBatch([to_device(batch, self.device) for batch in step_batch.batches], step_batch.count, step_batch.positions)
 
     def close(self) -> None:

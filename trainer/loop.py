@@ -18,6 +18,8 @@ from trainer.precision import param_dtype
 from trainer.schedule import lr_factor
 from trainer.strategies.engine import Batch, Engine, not_finite
 
+STOP = 2.0**40  # stands for one rank's wish to stop beside a count: both are whole numbers, and exact in fp64
+
 
 @dataclass(frozen=True)
 class StepValues:
@@ -28,9 +30,6 @@ class StepValues:
     count: int
     bad: bool
     """No step from the first bad one on moved the model."""
-    bad_ranks: int
-    """How many ranks had a loss that is not finite, and the sum of their numbers."""
-    bad_rank_sum: int
     stop: bool
     """Some rank was asked to stop."""
 
@@ -60,8 +59,10 @@ class Mark:
 class StepResult:
     """Results of a step on their way from the device: `read` waits for this step alone."""
 
-    def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor):
+    def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor, own_loss: torch.Tensor):
         self.step, self.lr, self.data_seconds = step, lr, data_seconds
+        self.own_loss = own_loss
+        """This rank's loss sum, on the device."""
         self._values = values
         if values.device.type == "cuda":
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -71,21 +72,21 @@ class StepResult:
     def read(self) -> StepValues:
         """The values, once the device has them."""
         self.mark.wait()
-        _, _, stop, bad_ranks, bad_rank_sum, loss, norm, count, bad = self._values.tolist()
-        return StepValues(loss, norm, int(count), bool(bad), int(bad_ranks), int(bad_rank_sum), bool(stop))
+        loss, norm, count, bad, known = self._values.tolist()
+        return StepValues(loss, norm, int(count), bool(bad), known >= STOP)
 
 
 def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, first: int, stop_asked: list[int]) -> Iterator[StepResult]:
     """Run optimizer steps from `first` on, one for each item of `loader`.
 
-    A step has one small all-reduce beside the strategy's own: loss, the next step's count, and
-    what all ranks must know (a bad loss, a wish to stop), before the optimizer moves.
+    A step has one small all-reduce beside the strategy's own: the loss, bad or not, which all ranks must know before
+    the optimizer moves; the next step's count; and a wish to stop. It runs beside the last backward.
     """
-    rank, ranks = dist.get_rank(), dist.get_world_size()
+    ranks = dist.get_world_size()
     dtype = param_dtype(config.train.precision)
-    count = torch.tensor([loader.peek_count()], dtype=torch.float64, device=engine.device)
+    count = torch.tensor(loader.peek_count(), dtype=torch.float64, device=engine.device)
     dist.all_reduce(count)
-    blame = torch.tensor([1.0, float(rank)], dtype=torch.float64, device=engine.device)
+    exchange = Exchange(loader, stop_asked, engine.device)
     for step, item in enumerate(loader, first):
         micro_batches = iter(item.positions)
 
@@ -96,17 +97,46 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
 
         if not engine.model.training:  # `train` walks over every module
             engine.model.train()
-        loss_sum = engine.forward_backward(item.batches, loss_fn, (ranks / count[0]).to(dtype))
-        host = torch.tensor([float(loader.peek_count()), float(bool(stop_asked))], dtype=torch.float64)
-        shared = torch.cat([loss_sum.to(torch.float64).reshape(1), to_device({"host": host}, engine.device)["host"], not_finite(loss_sum) * blame])
-        if ranks > 1:
-            dist.all_reduce(shared)
-        loss = shared[0] / count[0]
+        engine.forward_backward(item.batches, loss_fn, (ranks / count).to(dtype), exchange.start)
+        loss_sum, known = exchange.wait().unbind()
+        loss = loss_sum / count
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
-        values = torch.cat([shared, torch.stack([loss, norm.to(torch.float64), count[0], engine.bad.to(torch.float64)])])
-        yield StepResult(step, config.optim.lr * factor, loader.waited, values)
-        count = shared[1:2]
+        yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad, known]), exchange.own_loss)
+        count = known % STOP
+
+
+class Exchange:
+    """The small all-reduce of a step: the sums over the ranks of the loss, and of the next step's count with wishes to stop.
+
+    Two numbers, because Gloo takes three times as long for five. A loss that is not finite makes the sum so.
+    """
+
+    def __init__(self, loader: Loader, stop_asked: list[int], device: torch.device):
+        self._loader, self._stop_asked, self._device = loader, stop_asked, device
+        self.own_loss = self._shared = torch.empty(0)
+        self._work: dist.Work | None = None
+
+    def start(self, loss_sum: torch.Tensor) -> None:
+        """Begin to exchange this rank's `loss_sum`, a scalar in fp64, and what goes with it."""
+        self.own_loss = loss_sum
+        known = torch.tensor([float(self._loader.peek_count() + STOP * bool(self._stop_asked))], dtype=torch.float64)
+        self._shared = torch.cat([loss_sum.reshape(1), to_device({"known": known}, self._device)["known"]])
+        self._work = dist.all_reduce(self._shared, async_op=True) if dist.get_world_size() > 1 else None
+
+    def wait(self) -> torch.Tensor:
+        """The two sums, on the device; a GPU is not waited for."""
+        if self._work is not None:
+            self._work.wait()
+        return self._shared
+
+
+def ranks_with_bad_loss(result: StepResult) -> list[int]:
+    """The ranks whose own loss in this step was not finite. A collective."""
+    bad = torch.zeros(dist.get_world_size(), device=result.own_loss.device)
+    bad[dist.get_rank()] = not_finite(result.own_loss)
+    dist.all_reduce(bad)
+    return bad.nonzero().flatten().tolist()
 
 
 def seed_generators(seed: int, device: torch.device) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.errors import RunError
 from trainer.flops import peak_flops
-from trainer.loop import Mark, StepResult, StepValues
+from trainer.loop import Mark, StepResult, StepValues, ranks_with_bad_loss
 from trainer.memory import peak_bytes
 from trainer.state import Callback, RunInfo, StepInfo
 from trainer.strategies.engine import Engine
+
+MEMORY_SECONDS = 0.2  # between two looks at the peak of memory, which only rises: a look takes as long as ten small operations
 
 
 @dataclass
@@ -31,6 +35,9 @@ class Progress:
     """The step of the last checkpoint; 0: none."""
     train_loss: float = float("nan")
     metrics: dict[str, float] = field(default_factory=dict)
+    memory: int = 0
+    """Peak bytes, as of `memory_time`."""
+    memory_time: float = -math.inf
 
 
 def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: Position, found: Path | None) -> RunInfo:
@@ -68,12 +75,15 @@ def record(result: StepResult, progress: Progress, info: RunInfo, watchers: list
     """
     values = result.read()
     if values.bad:
-        raise RunError(bad_step(result.step, values, progress.position.step, info))
+        bad_ranks = [] if math.isfinite(values.loss) or values.count == 0 else ranks_with_bad_loss(result)
+        raise RunError(bad_step(result.step, values, bad_ranks, progress.position.step, info))
     seconds, progress.mark = result.mark.since(progress.mark), result.mark
     progress.position = Position(result.step, progress.position.tokens + values.count)
     progress.train_loss = values.loss
     if watchers:
         rate = values.count / seconds
+        if (now := time.monotonic()) - progress.memory_time >= MEMORY_SECONDS:
+            progress.memory, progress.memory_time = peak_bytes("cpu" if info.device == "cpu" else "cuda"), now
         step_info = StepInfo(
             step=result.step,
             loss=values.loss,
@@ -84,22 +94,22 @@ def record(result: StepResult, progress: Progress, info: RunInfo, watchers: list
             data_seconds=result.data_seconds,
             tokens_per_second=rate,
             mfu=info.flops_per_token * rate / info.peak_flops,
-            memory_bytes=peak_bytes("cpu" if info.device == "cpu" else "cuda"),
+            memory_bytes=progress.memory,
         )
         for watcher in watchers:
             watcher.on_step(step_info)
     return values.stop
 
 
-def bad_step(step: int, values: StepValues, last_good: int, info: RunInfo) -> str:
+def bad_step(step: int, values: StepValues, bad_ranks: list[int], last_good: int, info: RunInfo) -> str:
     """Why `step` was not taken, where, and what is left."""
     advice = "Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step"
     if values.count == 0:
         where, advice = "the global batch has no label that counts", "Leave such samples out of the data, or give a larger train.global_batch_size"
-    elif values.bad_ranks == 1:
-        where = f"the loss is not finite on rank {values.bad_rank_sum}"
-    elif values.bad_ranks:
-        where = f"the loss is not finite on {values.bad_ranks} of {info.world_size} ranks"
+    elif len(bad_ranks) == 1:
+        where = f"the loss is not finite on rank {bad_ranks[0]}"
+    elif bad_ranks:
+        where = f"the loss is not finite on {len(bad_ranks)} of {info.world_size} ranks"
     else:
         where = f"the gradient norm is {values.grad_norm} (the loss is {values.loss:.6g} and finite on all ranks)"
     whole = list_whole(info.run_dir)

@@ -61,7 +61,7 @@ class StepInfo:
     mfu: float
     """Model FLOP utilisation: flops_per_token * tokens_per_second / peak_flops."""
     memory_bytes: int
-    """Peak memory of rank 0: allocated on the GPU, or resident on the CPU."""
+    """Peak memory of rank 0 so far: allocated on the GPU, or resident on the CPU (looked at a few times a second)."""
 
 
 class Callback(ABC):

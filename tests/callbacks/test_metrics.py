@@ -99,14 +99,17 @@ def test_read_passes_over_a_broken_last_line_only(tmp_path):
         list(read(path))
 
 
-def test_a_killed_process_loses_no_committed_line(tmp_path):
+def test_a_killed_process_loses_no_lines_but_the_last_few(tmp_path):
     code = """
-import sys, types
+import sys, time, types
 from pathlib import Path
-from trainer.callbacks.metrics import Metrics
+from trainer.callbacks.metrics import Metrics, WRITE_SECONDS
 metrics = Metrics(Path(sys.argv[1]))
 metrics.on_start(types.SimpleNamespace(first_step=1))
 for step in range(1, 6):
+    time.sleep(WRITE_SECONDS if step == 5 else 0)
+    metrics.on_step(types.SimpleNamespace(step=step, loss=1.0))
+for step in range(6, 9):
     metrics.on_step(types.SimpleNamespace(step=step, loss=1.0))
 print("ready", flush=True)
 sys.stdin.read()
@@ -116,4 +119,6 @@ sys.stdin.read()
         assert process.stdout.readline() == b"ready\n"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert steps(tmp_path / METRICS) == [1, 2, 3, 4, 5]
+    found = steps(tmp_path / METRICS)
+    assert found[:5] == [1, 2, 3, 4, 5]
+    assert found == list(range(1, len(found) + 1))

@@ -148,12 +148,14 @@ class NoClip(Changed):
 
 class LastMicroBatchDropped(Changed):
     def change(self, engine):
-        return override(engine, "forward_backward", lambda original: lambda batches, loss_fn, scale: original(batches[:-1], loss_fn, scale))
+        return override(engine, "forward_backward", lambda original: lambda batches, *rest: original(batches[:-1], *rest))
 
 
 class AccumulationNotDivided(Changed):
     def change(self, engine):
-        return override(engine, "forward_backward", lambda original: lambda batches, loss_fn, scale: original(batches, loss_fn, scale * len(batches)))
+        return override(
+            engine, "forward_backward", lambda original: lambda batches, loss_fn, scale, on_loss: original(batches, loss_fn, scale * len(batches), on_loss)
+        )
 
 
 class MeanPerRank(Changed):
@@ -161,7 +163,10 @@ class MeanPerRank(Changed):
 
     def change(self, engine):
         def forward_backward(original):
-            return lambda batches, loss_fn, scale: original(batches, loss_fn, 1.0 / sum(int((batch["labels"] != IGNORE).sum()) for batch in batches))
+            def wrong(batches, loss_fn, scale, on_loss):
+                original(batches, loss_fn, 1.0 / sum(int((batch["labels"] != IGNORE).sum()) for batch in batches), on_loss)
+
+            return wrong
 
         return override(engine, "forward_backward", forward_backward)
 

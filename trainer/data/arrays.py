@@ -31,6 +31,7 @@ class ArraySamples(Samples):
         self._key, self._rows, self._labels = key, rows, labels
         self._scale = np.float32(scale)
         self.spec, self.fingerprint, self._facts = spec, fingerprint, facts
+        self.sample_bytes = 4 * int(np.prod(rows.shape[1:])) + labels.itemsize
 
     def __len__(self) -> int:
         return len(self._labels)

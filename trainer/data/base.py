@@ -28,6 +28,9 @@ class Samples(ABC):
     fingerprint: str
     """Hex digest of the content and of every knob that changes a sample."""
 
+    sample_bytes: int | None = None
+    """Bytes of a sample's tensors, where all samples have the same shapes and are quick to read: small ones are then read many at once."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of samples."""

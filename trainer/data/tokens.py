@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from trainer.data.base import IGNORE, Sample, Samples
 from trainer.data.cache import digest
@@ -50,6 +51,10 @@ class Packed(TokenSamples):
     The last sample is filled up with zeros whose labels are not counted.
     """
 
+    def __init__(self, directory: Path, index: Mapping[str, Any], split: str, tokenizer: Tokenizer, seq_len: int, source: str) -> None:
+        super().__init__(directory, index, split, tokenizer, seq_len, source)
+        self.sample_bytes = 2 * 8 * seq_len  # int64 inputs and labels
+
     def __len__(self) -> int:
         return 1 + (len(self.ids) - 2) // self.seq_len
 
@@ -74,14 +79,11 @@ class Packed(TokenSamples):
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         import torch
 
-        inputs = np.empty((len(indices), self.seq_len), np.int64)
-        labels = np.empty_like(inputs)
-        for row, index in enumerate(indices):
-            window, valid = self._window(index)
-            inputs[row] = window[:-1]
-            labels[row] = window[1:]
-            labels[row, valid:] = IGNORE
-        return {"input_ids": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
+        chosen, whole = np.asarray(indices), (len(self.ids) - 1) // self.seq_len
+        if chosen.min() < 0 or chosen.max() >= whole:  # the one that is filled up, or none at all
+            return super().batch(indices)
+        windows = sliding_window_view(self.ids, self.seq_len + 1)[:: self.seq_len][chosen]
+        return {"input_ids": torch.from_numpy(windows[:, :-1].astype(np.int64)), "labels": torch.from_numpy(windows[:, 1:].astype(np.int64))}
 
 
 class PackedApart(Packed):

@@ -22,8 +22,8 @@ def joined(config: Config, place: Place, timeout: timedelta) -> Iterator[torch.d
     from trainer import distributed
 
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(config.train.deterministic, warn_only=True)
     device = distributed.pick_device(config.train.device.name, place.local_rank)
+    distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
     distributed.init(place, device, timeout)
     yield device
     distributed.close()

@@ -17,7 +17,7 @@ from trainer.config import Precision
 from trainer.errors import ConfigError
 from trainer.strategies.accelerate import Accelerate, check_device
 from trainer.strategies.ddp_engine import DDPEngine
-from trainer.strategies.engine import Batch, Engine, LossFn
+from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -75,10 +75,11 @@ class AccelerateEngine(DDPEngine):
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # the only name that Accelerate has for it
             self.model = self.accelerator.prepare(self.module)
 
-    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
         if self.plain:
-            return Engine.forward_backward(self, batches, loss_fn, scale)
-        return super().forward_backward(batches, loss_fn, scale)
+            Engine.forward_backward(self, batches, loss_fn, scale, on_loss)
+        else:
+            super().forward_backward(batches, loss_fn, scale, on_loss)
 
     def grad_sync(self, last: bool) -> AbstractContextManager:
         return nullcontext() if last else self.accelerator.no_sync(self.model)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.errors import RunError
 from trainer.strategies.ddp import DDP, FindUnused
-from trainer.strategies.engine import Batch, Engine, LossFn
+from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -45,10 +45,9 @@ class DDPEngine(Engine):
     def grad_sync(self, last: bool) -> AbstractContextManager:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
 
-    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
-        if not isinstance(self.model, DistributedDataParallel):
-            return self._first_step(batches, loss_fn, scale)
-        return super().forward_backward(batches, loss_fn, scale)
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
+        take = super().forward_backward if isinstance(self.model, DistributedDataParallel) else self._first_step
+        take(batches, loss_fn, scale, on_loss)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()
@@ -72,7 +71,7 @@ class DDPEngine(Engine):
             "so their gradients were not averaged and the model has not moved. Set strategy.find_unused_parameters=true"
         )
 
-    def _first_step(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
+    def _first_step(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
         """Average without DDP, watch whether each parameter takes part in each micro-batch, and wrap accordingly."""
         uses = [0] * len(self.trainable)
 
@@ -80,7 +79,7 @@ class DDPEngine(Engine):
             uses[index] += 1
 
         hooks = [p.register_post_accumulate_grad_hook(lambda _, i=i: count(i)) for i, p in enumerate(self.trainable)]
-        total = super().forward_backward(batches, loss_fn, scale)
+        super().forward_backward(batches, loss_fn, scale, on_loss)
         for hook in hooks:
             hook.remove()
         group = self.mesh.get_group()
@@ -92,4 +91,3 @@ class DDPEngine(Engine):
         unused = torch.tensor(float(min(uses) < len(batches)), device=self.device)
         dist.all_reduce(unused, op=dist.ReduceOp.MAX, group=group)
         self._wrap(find_unused=bool(unused.item()))
-        return total

@@ -21,7 +21,7 @@ from trainer.optim import make_optimizer, param_groups
 from trainer.strategies.agreement import Agreement
 from trainer.strategies.deepspeed_gradients import announce_exchanges, announce_gradients, forget_gradients
 from trainer.strategies.deepspeed_state import Part, held3, parts3, parts12, rows, state_keys, unrows, whole
-from trainer.strategies.engine import Batch, Engine, LossFn, transform_blocks
+from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss, transform_blocks
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -134,9 +134,9 @@ class ZeROEngine(Engine):
         self.stage = int(wrapped.zero_optimization_stage())
         self.max_norm = config.optim.max_norm
 
-    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
         forget_gradients(self.zero)
-        return super().forward_backward(batches, loss_fn, scale)
+        super().forward_backward(batches, loss_fn, scale, on_loss)
 
     def forward(self, loss_fn: LossFn, batch: Batch) -> Tensor:
         if self.agreement is not None:

@@ -6,6 +6,7 @@ else differs: batches, loss, clipping and the skipping of a bad step mean the sa
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, Tensor]
 LossFn = Callable[[nn.Module, Batch], Tensor]
+OnLoss = Callable[[Tensor], None]
 
 
 class Engine:
@@ -49,24 +51,26 @@ class Engine:
         self.lr = config.optim.lr
         self.trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.buffers = [(name, value) for name, value in self.persistent_buffers() if value.is_floating_point()]
-        self.bad = torch.zeros((), device=device)
+        self.bad = torch.zeros((), dtype=torch.float64, device=device)
         """1 from the first non-finite loss or norm on: no later step moves the model (read by the loop)."""
 
     # -- one step -----------------------------------------------------------------------------
 
-    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float) -> Tensor:
-        """Accumulate gradients of `scale` * loss over the micro-batches; returns the local loss sum.
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
+        """Accumulate gradients of `scale` * loss over the micro-batches.
 
-        `scale` is the number of data ranks / count over the global batch: ranks are averaged.
+        `scale` is the number of data ranks / count over the global batch: ranks are averaged. `on_loss` is called with
+        the local loss sum in fp64 before the last backward, so that a collective it starts runs beside that.
         """
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        losses = []
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with self.grad_sync(last):
                 loss = self.forward(loss_fn, batch)
+                losses.append(loss.detach().to(torch.float64))
+                if last:
+                    on_loss(losses[0] if i == 0 else torch.stack(losses).sum())
                 self.backward(loss * scale, last)
-            total += loss.detach()
-        return total
 
     def forward(self, loss_fn: LossFn, batch: Batch) -> Tensor:
         """`loss_fn` of this rank's model under its precision."""
@@ -100,8 +104,8 @@ class Engine:
         self.note_bad(loss, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor
-        if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused: skips by itself
-            self.optimizer.found_inf = self.bad.to(self.trainable[0].device)  # type: ignore[attr-defined]
+        if self.trainable[0].is_cuda and getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused: skips by itself
+            self.optimizer.found_inf = self.bad.to(torch.float32)  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not self.bad.item():
             self.optimizer.step()
@@ -117,7 +121,10 @@ class Engine:
 
     def note_bad(self, loss: Tensor, norm: Tensor) -> None:
         """Set `bad` where the loss or the norm is not finite."""
-        self.bad = torch.maximum(self.bad, not_finite(loss.to(torch.float64) + norm).to(self.bad.dtype))
+        if self.device.type != "cpu":
+            self.bad.logical_or_(not_finite(loss + norm))
+        elif not math.isfinite(loss.item() + norm.item()):
+            self.bad.fill_(1)
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale gradients to a global norm of at most `max_norm` (0: leave them); the norm before."""
