@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 
 import pytest
@@ -24,13 +25,18 @@ def test_a_place_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Place.from_env() == Place(5, 8, 1)
 
 
+def devices() -> tuple[str, str, str]:
+    try:
+        asked = str(pick_device("cuda", 0))
+    except ConfigError as error:
+        asked = str(error)
+    return str(pick_device("cpu", 0)), str(pick_device("auto", 0)), asked
+
+
 def test_cuda_asked_for_and_absent() -> None:
-    assert pick_device("cpu", 0) == torch.device("cpu")
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    assert pick_device("auto", 0) == torch.device("cpu")
-    with pytest.raises(ConfigError, match=r"^train.device=cuda: .*; use train.device=auto or cpu, or install a CUDA build of PyTorch$"):
-        pick_device("cuda", 0)
+    ((cpu, auto, cuda),) = ranks.run(1, devices, env={"CUDA_VISIBLE_DEVICES": ""}, group=False)
+    assert (cpu, auto) == ("cpu", "cpu")
+    assert re.fullmatch(r"train.device=cuda: .*; use train.device=auto or cpu, or install a CUDA build of PyTorch", cuda)
 
 
 def connect() -> tuple[int, int]:

@@ -140,7 +140,7 @@ class LoaderConfig:
     """Reading ahead, so that a step does not wait for data that could have been ready."""
 
     prefetch: int = 2
-    """Steps of batches that are made ready ahead."""
+    """Steps of batches that are made ready ahead; small ones are made in groups, and then groups of steps."""
     workers: int = 1
     """Threads that make them."""
 

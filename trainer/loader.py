@@ -84,7 +84,7 @@ class Loader:
     def _make_now(self, steps: range) -> list[StepBatch]:
         places = [self._places(step) for step in steps]
         micro = [chosen for _, indices in places for chosen in indices]
-        batches = iter([self.samples.batch(micro[0])] if len(micro) == 1 else self._batches(micro))
+        batches = iter(self._batches(micro))
         made = []
         for positions, _ in places:
             own = list(islice(batches, len(positions)))

@@ -109,7 +109,7 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
 class Exchange:
     """The small all-reduce of a step: the sums over the ranks of the loss, and of the next step's count with wishes to stop.
 
-    Two numbers, because Gloo takes three times as long for five. A loss that is not finite makes the sum so.
+    Two numbers: Gloo cuts a message into its elements, and takes longer for each. A loss that is not finite makes the sum so.
     """
 
     def __init__(self, loader: Loader, stop_asked: list[int], device: torch.device):

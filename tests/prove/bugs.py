@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
@@ -68,24 +69,20 @@ def override(engine: Engine, name: str, make: Callable[[Callable[..., Any]], Cal
     return engine
 
 
-class Changed(DDP):
-    """ddp whose engine `change` spoils."""
+class Spoilt(ABC):
+    """Before a strategy: its engine, spoilt by `change`."""
 
     def setup(self, blueprint, config, mesh):
         return self.change(super().setup(blueprint, config, mesh))
 
-    def change(self, engine: Engine) -> Engine:
-        raise NotImplementedError
+    @abstractmethod
+    def change(self, engine: Engine) -> Engine: ...
 
 
-class ChangedFSDP(FSDP):
-    """fsdp whose engine `change` spoils."""
+class Changed(Spoilt, DDP): ...
 
-    def setup(self, blueprint, config, mesh):
-        return self.change(super().setup(blueprint, config, mesh))
 
-    def change(self, engine: Engine) -> Engine:
-        raise NotImplementedError
+class ChangedFSDP(Spoilt, FSDP): ...
 
 
 class AveragedTwice(Changed):
@@ -154,7 +151,7 @@ class LastMicroBatchDropped(Changed):
 class AccumulationNotDivided(Changed):
     def change(self, engine):
         return override(
-            engine, "forward_backward", lambda original: lambda batches, loss_fn, scale, on_loss: original(batches, loss_fn, scale * len(batches), on_loss)
+            engine, "forward_backward", lambda original: lambda batches, loss_fn, scale, *rest: original(batches, loss_fn, scale * len(batches), *rest)
         )
 
 

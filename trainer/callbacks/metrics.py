@@ -119,7 +119,6 @@ class Metrics(Callback):
     def _write(self) -> None:
         if self._steps:
             self._files[METRICS].write("".join([to_line(vars(info)) for info in self._steps]))
-            self._files[METRICS].flush()
             self._steps.clear()
         self._written = time.monotonic()
 

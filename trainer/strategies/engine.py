@@ -122,7 +122,7 @@ class Engine:
     def note_bad(self, loss: Tensor, norm: Tensor) -> None:
         """Set `bad` where the loss or the norm is not finite."""
         if self.device.type != "cpu":
-            self.bad.logical_or_(not_finite(loss + norm))
+            self.bad.logical_or_(not_finite(loss + norm))  # a GPU is not waited for
         elif not math.isfinite(loss.item() + norm.item()):
             self.bad.fill_(1)
 
