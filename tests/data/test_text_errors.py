@@ -1,6 +1,9 @@
 """What people are told when their text cannot be used: the exact message."""
 
 import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,14 +32,30 @@ def test_files_that_cannot_be_read(tmp_path):
     assert message_of(loop) == f"{loop}: cannot be read: Too many levels of symbolic links"
 
 
+@contextmanager
+def without_privileges():
+    """As a user who is not root, whom no permission holds back."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # nobody
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "parquet"])
-def test_files_without_permission(tmp_path, suffix):
-    path = tmp_path / f"secret.{suffix}"
-    path.write_text("x")
-    path.chmod(0)
-    if os.access(path, os.R_OK):
-        pytest.skip("this user may read everything")
-    assert message_of(path) == f"{path}: cannot be read: Permission denied"
+def test_files_without_permission(suffix, monkeypatch):
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own is closed to others
+        Path(directory).chmod(0o777)
+        path = Path(directory) / f"secret.{suffix}"
+        path.write_text("x")
+        with suppress(ConfigError):
+            opened(path)  # imports what is needed: nobody may be unable to
+        path.chmod(0)
+        monkeypatch.setenv("TRAINER_CACHE", f"{directory}/cache")
+        with without_privileges():
+            assert message_of(path) == f"{path}: cannot be read: Permission denied"
 
 
 def test_empty_files_and_sets(tmp_path):
