@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, TINY, run, run_without_torch
-from trainer.cli import normalise
+from trainer.cli import normalise, report
+from trainer.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,13 @@ def test_a_traceback_on_request(tmp_path):
     done = run_without_torch("strategy=fsdb", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert done.returncode != 0
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(("local_rank", "patience", "said"), [("0", 0.0, True), ("1", 0.0, False), ("1", 0.01, True)])
+def test_local_rank_0_speaks_for_all_and_the_others_only_if_it_has_nothing_to_say(local_rank, patience, said, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert report(ConfigError("no such key"), patience=patience) == 2
+    assert capsys.readouterr().err == ("error: no such key\n" if said else "")
 
 
 def test_a_mistake_in_a_multirun_is_found_before_the_first_run(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+PATIENCE_SECONDS = 10.0
 WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p", "--experimental-rerun")
 
 
@@ -62,7 +64,7 @@ def main(task: Callable[[Any], None], arguments: Sequence[str] | None = None, *,
     except Exception as error:
         if _wants_traceback():
             raise
-        return report(error)
+        return report(error, patience=PATIENCE_SECONDS)
 
 
 def run_dir_in_sweep(run_dir: str, arguments: Sequence[str]) -> str:
@@ -81,14 +83,18 @@ def run_dir_in_sweep(run_dir: str, arguments: Sequence[str]) -> str:
     return os.path.join(run_dir, ",".join(item for item in chosen if item.split("=")[0] in swept).replace("/", "_"))
 
 
-def report(error: BaseException) -> int:
+def report(error: BaseException, patience: float = 0.0) -> int:
     """Print `error` for a person and return its exit status; re-raise what is not meant for one.
 
-    Under torchrun, where every process finds the same mistake, one process of each machine prints it.
+    Under torchrun, where every process finds the same mistake, local rank 0 prints it. As torchrun ends all
+    when one has ended, the others wait for that `patience` seconds, then print what they alone have found.
     """
+    local_rank = os.environ.get("LOCAL_RANK", "0")
     for kind, status, prefix in [(ConfigError, EXIT_USAGE, "error"), (RunError, EXIT_FAILED, "run failed"), (Stopped, EXIT_RESUMABLE, "stopped, resumable")]:
         if isinstance(error, kind):
-            if os.environ.get("LOCAL_RANK", "0") == "0":
+            if local_rank != "0":
+                time.sleep(patience)
+            if local_rank == "0" or patience:
                 print(f"{prefix}: {error}", file=sys.stderr)
             return status
     raise error

@@ -24,8 +24,10 @@ def test_torchrun_trains_as_the_local_launcher_does(tmp_path):
     assert losses(tmp_path / "torchrun") == losses(tmp_path / "local")
 
 
-def test_a_mistake_is_said_once(tmp_path):
-    status, _, err = run("train.max_step=3", cwd=tmp_path, python=TORCHRUN)
+def test_a_mistake_is_said_once_even_if_local_rank_0_is_the_last_to_find_it(tmp_path):
+    late = tmp_path / "late.py"
+    late.write_text("import os, runpy, time; time.sleep(os.environ['LOCAL_RANK'] == '0'); runpy.run_module('trainer', run_name='__main__')")
+    status, _, err = run("train.max_step=3", cwd=tmp_path, python=(*TORCHRUN[:5], str(late)))
     assert status == 1  # torchrun's own, whatever its ranks end with
     assert err.count("error: unknown key 'train.max_step'; did you mean 'train.max_steps'?\n") == 1
     assert "exitcode  : 2 (" in err
