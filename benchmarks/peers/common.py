@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -78,3 +80,19 @@ def make_optimizer(module: nn.Module) -> torch.optim.Optimizer:
 
 def mean_loss(module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return module(batch["input_ids"], labels=batch["labels"]) / batch["labels"].numel()
+
+
+def train_ddp(wrap: Callable[[nn.Module], nn.Module], log: Callable[[float], None]) -> None:
+    """The loop of plain PyTorch, in an initialised process group; `wrap` makes the module DDP."""
+    work = given()
+    model = wrap(make_model(work))
+    optimizer = make_optimizer(model)
+    parameters = list(model.parameters())
+    for step, batch in enumerate(islice(make_loader(work, sharded=True), work.steps), 1):
+        loss = mean_loss(model, batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % LOG_EVERY == 0:
+            log(loss.item())

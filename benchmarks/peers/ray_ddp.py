@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from itertools import islice
 
 import ray
 import torch.distributed as dist
@@ -15,25 +14,15 @@ PASSED_ON = ("PYTHONPATH", "OMP_NUM_THREADS")
 
 
 def train_loop(environment: dict[str, str]) -> None:
-    from torch import nn
-
     from benchmarks import stamps
-    from benchmarks.peers import common
+    from benchmarks.peers.common import train_ddp
 
     os.environ.update(environment, RANK=str(dist.get_rank()))
     stamps.install()
-    work = common.given()
-    model = prepare_model(common.make_model(work), parallel_strategy_kwargs={"gradient_as_bucket_view": True})
-    optimizer = common.make_optimizer(model)
-    parameters = list(model.parameters())
-    for step, batch in enumerate(islice(common.make_loader(work, sharded=True), work.steps), 1):
-        loss = common.mean_loss(model, batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, common.MAX_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if step % common.LOG_EVERY == 0:
-            ray.train.report({"loss": loss.item()})
+    train_ddp(
+        lambda module: prepare_model(module, parallel_strategy_kwargs={"gradient_as_bucket_view": True}),
+        lambda loss: ray.train.report({"loss": loss}),
+    )
 
 
 def main() -> None:

@@ -10,24 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.cache import unreadable
-from trainer.data.spans import Document, Span, cuts, open_binary, whole_document
+from trainer.data.spans import ByteSpan, Document, Span, cuts, open_binary, whole_document
 from trainer.errors import ConfigError, missing_extra
 
 _ROWS = 256  # read at once from a table: a few MB of text
 
 
 @dataclass(frozen=True)
-class JsonLinesSpan(Span):
-    """Bytes [start, stop) of a file of JSON objects, one a line."""
+class JsonLinesSpan(ByteSpan):
+    """Part of a file of JSON objects, one a line."""
 
-    path: Path
     text_field: str
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:  # type: ignore[override]
-        return self.stop - self.start
 
     def documents(self) -> Iterator[Document]:
         with open_binary(self.path) as file:
@@ -79,7 +72,7 @@ def _complaint(error: Exception, field: str) -> str:
 
 def json_lines_spans(path: Path, length: int, target: int, text_field: str) -> list[Span]:
     """A JSON lines file cut at line ends."""
-    return [JsonLinesSpan(path, text_field, start, stop) for start, stop in cuts(path, length, target, b"\n")]
+    return [JsonLinesSpan(path, start, stop, text_field) for start, stop in cuts(path, length, target, b"\n")]
 
 
 @dataclass(frozen=True)

@@ -52,19 +52,25 @@ class Span(ABC):
 
 
 @dataclass(frozen=True)
-class TextSpan(Span):
-    """Bytes [start, stop) of a text file that is one document."""
+class ByteSpan(Span):
+    """Bytes [start, stop) of a file."""
 
     path: Path
-    name: str
     start: int
     stop: int
-    length: int
-    """Of the whole file."""
 
     @property
     def size(self) -> int:  # type: ignore[override]
         return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class TextSpan(ByteSpan):
+    """Part of a text file that is one document."""
+
+    name: str
+    length: int
+    """Of the whole file."""
 
     def documents(self) -> Iterator[Document]:
         yield Document(self.name.encode(), self._pieces(), starts=self.start == 0, ends=self.stop == self.length, where=str(self.path))
@@ -83,17 +89,10 @@ class TextSpan(Span):
 
 
 @dataclass(frozen=True)
-class SeparatedSpan(Span):
-    """Bytes [start, stop) of a text file whose documents are set apart by `separator`."""
+class SeparatedSpan(ByteSpan):
+    """Part of a text file whose documents are set apart by `separator`."""
 
-    path: Path
     separator: str
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:  # type: ignore[override]
-        return self.stop - self.start
 
     def documents(self) -> Iterator[Document]:
         with open_binary(self.path) as file:
@@ -122,8 +121,8 @@ def whole_document(text: str, where: str) -> Document:
 def text_spans(path: Path, name: str, length: int, target: int, separator: str | None) -> list[Span]:
     """A text file of `length` bytes cut into spans of about `target` bytes."""
     if separator is not None:
-        return [SeparatedSpan(path, separator, a, b) for a, b in cuts(path, length, target, separator.encode())]
-    return [TextSpan(path, name, a, b, length) for a, b in cuts(path, length, target, None)]
+        return [SeparatedSpan(path, a, b, separator) for a, b in cuts(path, length, target, separator.encode())]
+    return [TextSpan(path, a, b, name, length) for a, b in cuts(path, length, target, None)]
 
 
 def cuts(path: Path, length: int, target: int, separator: bytes | None) -> list[tuple[int, int]]:
