@@ -21,14 +21,13 @@ from benchmarks import bare
 from benchmarks.measure import collect, order
 from trainer import callbacks, distributed, worker
 from trainer import config as configs
-from trainer.checkpoint import Position
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.data.tokens import Packed
 from trainer.loop import Mark, train_steps
 from trainer.recording import Progress, run_info
 from trainer.schedule import lr_factor
-from trainer.state import Callback
+from trainer.state import Callback, Position
 
 Run = Callable[[int], None]
 """Takes so many steps."""

@@ -45,7 +45,7 @@ def test_a_part_is_recorded_with_its_import_path(tmp_path):
     assert saved["model"]["_target_"] == "trainer.models.gpt.GPT"
 
 
-@pytest.mark.parametrize("target", ["os.system", "trainer.strategies.fsdp.Missing", "nowhere.Part", "trainer.checkpoint.Position", "FSDP", "subprocess.Popen"])
+@pytest.mark.parametrize("target", ["os.system", "trainer.strategies.fsdp.Missing", "nowhere.Part", "trainer.state.Position", "FSDP", "subprocess.Popen"])
 def test_only_parts_are_taken_from_a_config_file(target, tmp_path):
     configs.save(compose("strategy=fsdp"), tmp_path / "config.yaml")
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())

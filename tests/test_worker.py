@@ -12,7 +12,7 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
-from trainer.checkpoint_dir import directory, finished, list_whole, read_manifest
+from trainer.checkpoint.directory import directory, finished, list_whole, read_manifest
 from trainer.config import CheckpointConfig, Config, EvalConfig, LogConfig, OptimizerName, ProfileConfig
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP

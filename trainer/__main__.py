@@ -9,7 +9,7 @@ from trainer.cli import main
 
 def train(config) -> None:
     """Launch the workers that `config` asks for, unless the run is over."""
-    from trainer.checkpoint_dir import finished
+    from trainer.checkpoint.directory import finished
 
     if told := finished(config):
         print(told)

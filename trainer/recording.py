@@ -11,15 +11,14 @@ import torch
 import torch.distributed as dist
 
 from trainer import config as configs
-from trainer.checkpoint import Position
-from trainer.checkpoint_dir import last_step, list_whole
+from trainer.checkpoint.directory import last_step, list_whole
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.errors import RunError
 from trainer.flops import peak_flops
 from trainer.loop import Mark, StepResult, StepValues, ranks_with_bad_loss
 from trainer.memory import peak_bytes
-from trainer.state import Callback, RunInfo, StepInfo
+from trainer.state import Callback, Position, RunInfo, StepInfo
 from trainer.strategies.engine import Engine
 
 MEMORY_SECONDS = 0.2  # between two looks at the peak of memory, which only rises: a look takes as long as ten small operations

@@ -10,6 +10,14 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Position:
+    """How far training has come; with the seed it fixes the data that follows."""
+
+    step: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """What callbacks are told once, before the first step."""
 

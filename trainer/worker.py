@@ -13,10 +13,12 @@ import torch.distributed as dist
 
 import trainer
 from trainer import callbacks as callback_parts
-from trainer import checkpoint, distributed, precision
 from trainer import config as configs
+from trainer import distributed, precision
 from trainer.callbacks.profile import Profile
-from trainer.checkpoint_dir import directory, find, last_step, remove_after, remove_old
+from trainer.checkpoint.directory import directory, find, last_step, remove_after, remove_old
+from trainer.checkpoint.load import load
+from trainer.checkpoint.save import save
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
@@ -25,7 +27,7 @@ from trainer.loader import Loader
 from trainer.loop import Mark, StepResult, evaluate, train_steps
 from trainer.materialise import blueprint
 from trainer.recording import Progress, record, run_info
-from trainer.state import Callback, RunInfo
+from trainer.state import Callback, Position, RunInfo
 from trainer.strategies.engine import Engine
 
 
@@ -86,7 +88,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     engine = build_engine(config, samples, device)
     found = _find(run_dir, config.checkpoint.resume)
     facts = _facts(config, samples)
-    position = checkpoint.Position(0, 0) if found is None else checkpoint.load(engine, found, facts)
+    position = Position(0, 0) if found is None else load(engine, found, facts)
     loader = make_loader(config, samples, device, range(position.step + 1, last + 1))
     stack.callback(loader.close)
     watchers: list[Callback] = []
@@ -202,7 +204,7 @@ def _facts(config: Config, samples: Samples) -> dict[str, Any]:
 
 
 def _save(engine: Engine, config: Config, facts: dict[str, Any], progress: Progress, info: RunInfo, watchers: list[Callback]) -> None:
-    path = checkpoint.save(engine, progress.position, info.run_dir, facts)
+    path = save(engine, progress.position, info.run_dir, facts)
     progress.saved = progress.position.step
     if dist.get_rank() == 0:
         remove_old(info.run_dir, config.checkpoint.keep)

@@ -17,10 +17,12 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny, Trained
-from trainer import checkpoint
-from trainer.checkpoint_dir import find
+from trainer.checkpoint.directory import find
+from trainer.checkpoint.load import load
+from trainer.checkpoint.save import save
 from trainer.config import Config, Device, OptimizerName, Precision
 from trainer.errors import ConfigError
+from trainer.state import Position
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP, FindUnused
 from trainer.strategies.deepspeed import ZeRO, ZeRO1, ZeRO2, ZeRO3
@@ -269,14 +271,14 @@ def test_zero2_exchanges_gradients_in_every_micro_batch() -> None:
 def save_at_3(config: Config, run_dir: str) -> None:
     engine = tiny.make_engine(config)
     tiny.train(dataclasses.replace(config, train=dataclasses.replace(config.train, stop_at=3)), engine=engine)
-    checkpoint.save(engine, checkpoint.Position(3, 0), Path(run_dir), tiny.facts(config))
+    save(engine, Position(3, 0), Path(run_dir), tiny.facts(config))
 
 
 def resume(config: Config, run_dir: str) -> Trained:
     found = find(Path(run_dir), "auto")
     assert found is not None
     engine = tiny.make_engine(config)
-    position = checkpoint.load(engine, found, tiny.facts(config))
+    position = load(engine, found, tiny.facts(config))
     return tiny.train(config, engine=engine, first=position.step + 1)
 
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from trainer.checkpoint import write_whole
+from trainer.checkpoint.directory import write_whole
 from trainer.config import Config, Device, default_name
 from trainer.distributed import Place
 from trainer.errors import ConfigError, RunError

@@ -12,41 +12,43 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
-from trainer import checkpoint
-from trainer.checkpoint_dir import MANIFEST, directory, find, list_whole, read_manifest, remove_after, remove_old
+from trainer.checkpoint.directory import MANIFEST, directory, find, list_whole, read_manifest, remove_after, remove_old
+from trainer.checkpoint.load import load
+from trainer.checkpoint.save import save
 from trainer.config import Config, OptimizerName
 from trainer.errors import ConfigError
+from trainer.state import Position
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
 from trainer.strategies.fsdp import FSDP, HSDP
 from trainer.strategies.single import Single
 
 
-def save(config: Config, step: int = 3) -> str:
+def written(config: Config, step: int = 3) -> str:
     engine = tiny.make_engine(config)
     engine.init_optimizer_state(step)
     assert config.run_dir is not None
-    return str(checkpoint.save(engine, checkpoint.Position(step, 100 * step), Path(config.run_dir), tiny.facts(config)))
+    return str(save(engine, Position(step, 100 * step), Path(config.run_dir), tiny.facts(config)))
 
 
-def load(config: Config, path: Path) -> str:
+def loaded(config: Config, path: Path) -> str:
     """What loading ends with on this rank."""
     engine = tiny.make_engine(config)
     try:
-        return str(checkpoint.load(engine, path, tiny.facts(config)))
+        return str(load(engine, path, tiny.facts(config)))
     except ConfigError as error:
         return str(error)
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    return Path(ranks.run(2, save, tiny.config(FSDP(), tmp_path))[0])
+    return Path(ranks.run(2, written, tiny.config(FSDP(), tmp_path))[0])
 
 
 def refused(saved: Path, **changes: Any) -> str:
     """What both ranks say of `saved`."""
     config = tiny.config(FSDP(), saved.parent.parent, **changes)
-    first, second = ranks.run(2, load, config, saved)
+    first, second = ranks.run(2, loaded, config, saved)
     assert first == second
     return first
 
@@ -64,7 +66,7 @@ def test_without_a_manifest_it_is_not_taken(saved: Path) -> None:
     assert find(run_dir, "auto") is None
     with pytest.raises(ConfigError, match=r"is neither a whole checkpoint \(a directory with manifest.json\) nor a run directory with one; or use auto, never"):
         find(run_dir, str(saved))
-    ranks.run(1, save, tiny.config(Single(), run_dir))  # written again by fewer ranks: nothing of the half-written one is left
+    ranks.run(1, written, tiny.config(Single(), run_dir))  # written again by fewer ranks: nothing of the half-written one is left
     assert len(list(saved.glob("*.safetensors"))) == 1
     assert find(run_dir, "auto") == find(run_dir, str(saved)) == find(run_dir, str(run_dir)) == saved
     assert find(run_dir, "never") is None
@@ -122,7 +124,7 @@ def test_another_order_of_the_data_is_refused(key: str, value: int, there: int, 
 def test_other_data_is_refused(saved: Path) -> None:
     config = tiny.config(Single(), saved.parent.parent)
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, samples=65))
-    (told,) = ranks.run(1, load, other, saved)
+    (told,) = ranks.run(1, loaded, other, saved)
     assert told.startswith(f"data: is not what the checkpoint {saved} was trained on (fingerprint ")
     assert told.endswith("give the same data, or start again with checkpoint.resume=never or another run_dir=")
 
@@ -159,7 +161,7 @@ def test_each_value_is_written_once(tmp_path: Path) -> None:
     from safetensors import safe_open
 
     for name, strategy, world_size in [("ddp", DDP(), 2), ("hsdp", HSDP(), 4)]:
-        path = Path(ranks.run(world_size, save, tiny.config(strategy, tmp_path / name))[0])
+        path = Path(ranks.run(world_size, written, tiny.config(strategy, tmp_path / name))[0])
         numel = 0
         for file in path.glob("*.safetensors"):
             with safe_open(file, framework="pt") as opened:

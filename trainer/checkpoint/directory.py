@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
 
 
 def directory(run_dir: Path, step: int) -> Path:
@@ -73,6 +75,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def without(path: Path) -> str:
     """What to do about a checkpoint that cannot be used."""
     return f"delete {path} to go on from the checkpoint before it, or give another with checkpoint.resume=PATH"
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

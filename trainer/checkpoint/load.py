@@ -1,66 +1,20 @@
-"""Writing and reading checkpoints, the same under every strategy (where they are: trainer/checkpoint_dir.py).
-
-PyTorch Distributed Checkpoint plans who writes what; the storage is safetensors (no pickle), under
-canonical names: `model.NAME` in fp32 and `optim.KEY.NAME`. `manifest.json` is written last: a
-directory without it is not a checkpoint.
-"""
+"""Reading a checkpoint, whatever strategy and number of ranks wrote it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-from trainer.checkpoint_dir import MANIFEST, directory, read_manifest, remove, without, write_whole
+from trainer.checkpoint.directory import FORMAT_VERSION, read_manifest, sha256, without
 from trainer.errors import ConfigError
+from trainer.state import Position
 from trainer.strategies.engine import Engine
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far training has come; with the seed it fixes the data that follows."""
-
-    step: int
-    tokens: int
-
-
-def save(engine: Engine, position: Position, run_dir: Path, facts: dict[str, Any]) -> Path:
-    """Write a checkpoint; every rank writes its own part. A collective. Returns its directory."""
-    path = directory(run_dir, position.step)
-    rank = dist.get_rank()
-    if rank == 0 and path.exists():
-        remove(path)  # not whole, or of the same step of the same run: written again
-    dist.barrier()
-    dcp.save(engine.state_dict(), storage_writer=HuggingFaceStorageWriter(str(path), save_distributed=True))
-    own = {file.name: _sha256(file) for file in sorted(path.glob(f"shard-{rank + 1:05d}-*"))}
-    every: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(every, own)
-    if rank == 0:
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "step": position.step,
-            "tokens": position.tokens,
-            "files": {name: digest for files in every for name, digest in sorted(files.items())},
-            **facts,
-        }
-        write_whole(path / MANIFEST, json.dumps(manifest, indent=2))
-    dist.barrier()
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(engine: Engine, path: Path, facts: Mapping[str, Any]) -> Position:
@@ -92,7 +46,7 @@ def _check_files(path: Path, files: Mapping[str, str]) -> None:
         file = path / name
         if not file.is_file():
             wrong.append(f"{name} is missing")
-        elif _sha256(file) != digest:
+        elif sha256(file) != digest:
             wrong.append(f"{name} is not what was written")
     every: list[list[str]] = [[] for _ in range(ranks)]
     dist.all_gather_object(every, wrong)
