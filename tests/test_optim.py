@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.tiny import Net, Tiny
-from trainer.config import OptimConfig, OptimizerName
 from trainer.errors import ConfigError
 from trainer.optim import make_optimizer, param_groups
+from trainer.sections import OptimConfig, OptimizerName
 
 
 def names(tiny: Tiny) -> list[set[str]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.config import OptimConfig, ScheduleName
 from trainer.schedule import lr_factor
+from trainer.sections import OptimConfig, ScheduleName
 
 
 def factors(steps: int, **knobs: object) -> list[float]:

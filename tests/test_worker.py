@@ -13,7 +13,8 @@ import torch
 from tests import ranks, tiny
 from tests.tiny import Tiny
 from trainer.checkpoint.directory import directory, finished, list_whole, read_manifest
-from trainer.config import CheckpointConfig, Config, EvalConfig, LogConfig, OptimizerName, ProfileConfig
+from trainer.config import Config
+from trainer.sections import CheckpointConfig, EvalConfig, LogConfig, OptimizerName, ProfileConfig
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
 from trainer.strategies.fsdp import FSDP, HSDP

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.config import CheckpointConfig, Config, OptimConfig, Precision, TrainConfig, to_plain
+from trainer.config import Config, to_plain
 from trainer.data.base import IGNORE
 from trainer.data.synthetic import Synthetic
 from trainer.launchers.local import Local
 from trainer.loader import Loader
 from trainer.models.base import Model
+from trainer.sections import CheckpointConfig, OptimConfig, Precision, TrainConfig
 from trainer.strategies.base import Strategy
 from trainer.strategies.engine import Engine
 

@@ -53,7 +53,7 @@ def peak_flops(device_name: str, precision: str) -> tuple[float, str]:
 
     Args:
         device_name: "cpu", or for example "NVIDIA H100 80GB HBM3".
-        precision: a name in `trainer.config.Precision`.
+        precision: a name in `trainer.sections.Precision`.
 
     Returns:
         NaN, and why, where the peak is not known.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trainer.config import OptimConfig, OptimizerName
 from trainer.errors import ConfigError
+from trainer.sections import OptimConfig, OptimizerName
 
 if TYPE_CHECKING:
     from trainer.models.base import Model

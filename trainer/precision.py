@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from trainer.config import Precision
+from trainer.sections import Precision
 
 
 def param_dtype(precision: Precision) -> torch.dtype:

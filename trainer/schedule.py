@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.config import OptimConfig, ScheduleName
+from trainer.sections import OptimConfig, ScheduleName
 
 
 def lr_factor(optim: OptimConfig, step: int, max_steps: int) -> float:

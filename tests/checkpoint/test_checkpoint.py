@@ -15,8 +15,9 @@ from tests.tiny import Tiny
 from trainer.checkpoint.directory import MANIFEST, directory, find, list_whole, read_manifest, remove_after, remove_old
 from trainer.checkpoint.load import load
 from trainer.checkpoint.save import save
-from trainer.config import Config, OptimizerName
+from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.sections import OptimizerName
 from trainer.state import Position
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
@@ -151,7 +152,7 @@ def after_an_evaluation(config: Config) -> dict[str, tuple[torch.dtype, bool]]:
 
 @pytest.mark.parametrize("strategy", [FSDP(reshard_after_forward=False), HSDP(reshard_after_forward=False)], ids=["fsdp", "hsdp"])
 def test_saves_shards_in_fp32_also_after_an_evaluation_in_bf16(strategy: Strategy) -> None:
-    from trainer.config import Precision
+    from trainer.sections import Precision
 
     state = ranks.run(2, after_an_evaluation, tiny.config(strategy, precision=Precision.bf16))[0]
     assert set(state.values()) == {(torch.float32, True)}

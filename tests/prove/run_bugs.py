@@ -16,13 +16,14 @@ import torch._dynamo
 import torch.distributed.fsdp
 
 from tests.prove import bugs
-from trainer.config import Config, OptimConfig, TrainConfig
+from trainer.config import Config
 from trainer.data.synthetic import Synthetic
 from trainer.launchers.local import Local
 from trainer.prove import cells, record, verdict
 from trainer.prove.options import ProveOptions
 from trainer.prove.plan import Cell
 from trainer.prove.reference import find_reference
+from trainer.sections import OptimConfig, TrainConfig
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
 from trainer.strategies.fsdp import FSDP, HSDP

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.config import Config, OptimConfig, OptimizerName
+from trainer.config import Config
 from trainer.data.synthetic import Synthetic
 from trainer.launchers.local import Local
 from trainer.models.gpt import GPT
@@ -21,6 +21,7 @@ from trainer.prove.options import ProveOptions
 from trainer.prove.reference import Reference
 from trainer.prove.trace import Step, Trace
 from trainer.prove.verdict import Verdict, conclude, soften
+from trainer.sections import OptimConfig, OptimizerName
 from trainer.strategies.single import Single
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
-from trainer.config import Config, Device, OptimizerName, Precision
+from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.sections import Device, OptimizerName, Precision
 from trainer.strategies.accelerate import Accelerate, from_environment
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP

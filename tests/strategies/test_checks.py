@@ -7,8 +7,9 @@ import torch.distributed as dist
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
-from trainer.config import Config, OptimizerName
+from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.sections import OptimizerName
 from trainer.strategies.base import Strategy
 from trainer.strategies.fsdp import FSDP, HSDP
 from trainer.strategies.single import Single

@@ -20,8 +20,9 @@ from tests.tiny import Tiny, Trained
 from trainer.checkpoint.directory import find
 from trainer.checkpoint.load import load
 from trainer.checkpoint.save import save
-from trainer.config import Config, Device, OptimizerName, Precision
+from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.sections import Device, OptimizerName, Precision
 from trainer.state import Position
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP, FindUnused

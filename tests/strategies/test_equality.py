@@ -11,7 +11,8 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny, Trained, assert_equal
-from trainer.config import Config, OptimizerName, Precision
+from trainer.config import Config
+from trainer.sections import OptimizerName, Precision
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP, FindUnused
 from trainer.strategies.fsdp import FSDP, HSDP

@@ -7,8 +7,9 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny, Trained
-from trainer.config import Config, OptimizerName
+from trainer.config import Config
 from trainer.order import Order
+from trainer.sections import OptimizerName
 from trainer.strategies.single import Single
 
 
@@ -39,7 +40,7 @@ def by_hand(config: Config) -> Trained:
 @pytest.mark.parametrize("name", [OptimizerName.sgd, OptimizerName.adamw])
 @pytest.mark.parametrize("micro_batch_size", [None, 1, 2])
 def test_is_the_loop_that_one_would_write(name: OptimizerName, micro_batch_size: int | None) -> None:
-    from trainer.config import ScheduleName
+    from trainer.sections import ScheduleName
 
     optim = {"name": name, "schedule": ScheduleName.constant, "lr": 0.3 if name is OptimizerName.sgd else 0.02}
     if name is OptimizerName.sgd:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainer.config import Config, OptimConfig
+from trainer.config import Config
 from trainer.data.base import IGNORE, Samples
 from trainer.distributed import Place
 from trainer.errors import RunError
@@ -30,6 +30,7 @@ from trainer.prove.join import joined
 from trainer.prove.silence import without_dropout
 from trainer.prove.sketch import Sketches, digest
 from trainer.prove.trace import FINAL, INITIAL, OPTIMIZERS, Split, Step, Trace
+from trainer.sections import OptimConfig
 from trainer.strategies.engine import Engine
 from trainer.worker import build_engine
 

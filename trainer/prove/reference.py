@@ -10,12 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.config import Config, OptimConfig, OptimizerName
+from trainer.config import Config
 from trainer.errors import ConfigError, RunError
 from trainer.prove.fork import Forked
 from trainer.prove.join import joined
 from trainer.prove.options import ProveOptions
 from trainer.prove.trace import Trace
+from trainer.sections import OptimConfig, OptimizerName
 
 if TYPE_CHECKING:
     from trainer.distributed import Place

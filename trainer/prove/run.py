@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from trainer.checkpoint.directory import write_whole
-from trainer.config import Config, Device, default_name
+from trainer.config import Config, default_name
 from trainer.distributed import Place
 from trainer.errors import ConfigError, RunError
 from trainer.launchers.base import count_gpus
@@ -21,6 +21,7 @@ from trainer.prove import cells, html, plan, record, table, verdict
 from trainer.prove.fork import Forked
 from trainer.prove.options import ProveOptions
 from trainer.prove.reference import find_reference
+from trainer.sections import Device
 
 
 def prove(base: Config, options: ProveOptions) -> None:

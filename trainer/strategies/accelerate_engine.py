@@ -13,8 +13,8 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from trainer.config import Precision
 from trainer.errors import ConfigError
+from trainer.sections import Precision
 from trainer.strategies.accelerate import Accelerate, check_device
 from trainer.strategies.ddp_engine import DDPEngine
 from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss

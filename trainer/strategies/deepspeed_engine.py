@@ -15,9 +15,9 @@ from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import logger
 from torch import Tensor, nn
 
-from trainer.config import Precision
 from trainer.errors import ConfigError
 from trainer.optim import make_optimizer, param_groups
+from trainer.sections import Precision
 from trainer.strategies.agreement import Agreement
 from trainer.strategies.deepspeed_gradients import announce_exchanges, announce_gradients, forget_gradients
 from trainer.strategies.deepspeed_state import Part, held3, parts3, parts12, rows, state_keys, unrows, whole

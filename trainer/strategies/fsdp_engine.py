@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 
-from trainer.config import Precision
 from trainer.errors import ConfigError
+from trainer.sections import Precision
 from trainer.strategies.agreement import Agreement
 from trainer.strategies.engine import Batch, Engine, LossFn
 

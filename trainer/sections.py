@@ -1,0 +1,157 @@
+"""The sections of the config: what is set under `train.`, `optim.`, `eval.`, ... Plain values with their meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Precision(Enum):
+    """Arithmetic of forward and backward; parameters and optimizer state are fp32 (fp64 for fp64)."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp64 = "fp64"
+
+
+class Device(Enum):
+    """`auto` takes CUDA where there is a GPU, else the CPU."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class OptimizerName(Enum):
+    """Optimizers; `sgd` is plain unless `momentum` is set."""
+
+    adamw = "adamw"
+    adam = "adam"
+    sgd = "sgd"
+    adafactor = "adafactor"
+
+
+class ScheduleName(Enum):
+    """Shapes of the learning rate after warm-up (see trainer/optim.py)."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+    wsd = "wsd"
+
+
+@dataclass
+class TrainConfig:
+    """What is trained for how long. The batch is global, whatever the number of ranks."""
+
+    max_steps: int = 200
+    """Optimizer steps, and the length of the learning rate schedule."""
+    stop_at: int | None = None
+    """End after this step, resumable, without shortening the schedule."""
+    global_batch_size: int = 32
+    """Samples in one optimizer step over all ranks."""
+    micro_batch_size: int | None = None
+    """Samples in one forward pass on one rank; null: all of the rank's share at once."""
+    seed: int = 0
+    """Fixes initial values, data order and dropout."""
+    precision: Precision = Precision.fp32
+    device: Device = Device.auto
+    activation_checkpointing: bool = False
+    """Recompute each block's activations in backward instead of keeping them."""
+    compile: bool = False
+    """Compile each block with torch.compile."""
+    deterministic: bool = True
+    """On CUDA, only deterministic kernels. (The CPU's are.)"""
+
+
+@dataclass
+class OptimConfig:
+    """The optimizer and its schedule."""
+
+    name: OptimizerName = OptimizerName.adamw
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.1
+    """Applied to matrices only: norms, biases and embeddings do not decay."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    momentum: float = 0.0
+    """For sgd."""
+    max_norm: float = 1.0
+    """Clip the global gradient norm to this; 0: do not clip."""
+    schedule: ScheduleName = ScheduleName.cosine
+    warmup_steps: int = 0
+    """Steps of linear warm-up from 0."""
+    decay_fraction: float = 0.2
+    """For wsd: the share of `train.max_steps` at the end in which the rate falls."""
+    final_ratio: float = 0.1
+    """The rate after the last step as a share of `optim.lr` (linear, cosine, wsd)."""
+
+
+@dataclass
+class EvalConfig:
+    """Exact evaluation over the whole evaluation split."""
+
+    every: int = 0
+    """Evaluate after every this many steps; 0: only at the end."""
+    batch_size: int = 32
+    """Samples in one forward pass on one rank."""
+    at_end: bool = True
+
+
+@dataclass
+class CheckpointConfig:
+    """Checkpoints, each a directory that is whole once it has a manifest."""
+
+    every: int = 0
+    """Save after every this many steps; 0: only at the end."""
+    keep: int = 2
+    """How many of the newest checkpoints to keep."""
+    resume: str = "auto"
+    """auto: from the newest in `run_dir`; never: from the start; or the path of a checkpoint."""
+
+
+@dataclass
+class LoaderConfig:
+    """Reading ahead, so that a step does not wait for data that could have been ready."""
+
+    prefetch: int = 2
+    """Steps of batches that are made ready ahead; small ones are made in groups, and then groups of steps."""
+    workers: int = 1
+    """Threads that make them."""
+
+
+@dataclass
+class RunConfig:
+    """How the run is supervised."""
+
+    max_restarts: int = 0
+    """How often the workers are started again from the last checkpoint after one has died."""
+
+
+@dataclass
+class LogConfig:
+    """What is shown and recorded."""
+
+    every: int = 10
+    """Steps between plain lines where there is no terminal."""
+    progress: bool = True
+    """A progress bar, or plain lines where there is no terminal."""
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases (needs the extra `wandb`)."""
+
+    enabled: bool = False
+    project: str = "trainer"
+    name: str | None = None
+    """Null: the name of the run directory."""
+
+
+@dataclass
+class ProfileConfig:
+    """torch.profiler."""
+
+    steps: list[int] = field(default_factory=list)
+    """[first, last]: write a Chrome trace of these steps, both included, to `run_dir`/profile."""
