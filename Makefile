@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Several processes on few cores: one thread each, or they take each other's time.
 THREADS := OMP_NUM_THREADS=1
+# Files of tests run side by side: many cases wait for a process to start.
+WORKERS ?= 2
 
 .PHONY: train test test-large lint bench clean
 
@@ -12,7 +14,7 @@ train: $(VENV)/core
 	$(BIN)/python -m trainer +strategy=fsdp $(ARGS)
 
 test: $(VENV)/dev
-	$(THREADS) $(BIN)/python -m pytest $(ARGS)
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-large: $(VENV)/dev
 	$(THREADS) $(BIN)/python -m pytest -m large --timeout 3600 $(ARGS)
