@@ -87,7 +87,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device)
     found = _find(run_dir, config.checkpoint.resume)
-    facts = _facts(config, samples)
+    facts = manifest_facts(config, samples)
     position = Position(0, 0) if found is None else load(engine, found, facts)
     loader = make_loader(config, samples, device, range(position.step + 1, last + 1))
     stack.callback(loader.close)
@@ -191,7 +191,7 @@ def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watc
         watcher.on_eval(step, progress.metrics)
 
 
-def _facts(config: Config, samples: Samples) -> dict[str, Any]:
+def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:
     """What a checkpoint's manifest says beside its position."""
     assert config.strategy is not None
     return {

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from safetensors import safe_open
-
-from trainer.config import Config, to_plain
+from trainer.config import Config
 from trainer.launchers.local import Local
-from trainer.prove.compare import LOSS_BAND, Apart, What, buffer_difference, compare, parameter_differences
+from trainer.prove.compare import LOSS_BAND, Apart, What, buffer_difference, compare, final_differences
 from trainer.prove.diagnose import diagnose
 from trainer.prove.fork import RANK_VARIABLES, Forked
 from trainer.prove.join import joined
 from trainer.prove.plan import Cell
 from trainer.prove.reference import Reference
-from trainer.prove.trace import FINAL, INITIAL, OPTIMIZERS, Trace
+from trainer.prove.resume import Resumed
+from trainer.prove.resume import judge as judge_resumed
+from trainer.prove.task import Task
+from trainer.prove.trace import CROSSED, FINAL, RESUMED, TASK, Trace
 
 if TYPE_CHECKING:
     from trainer.distributed import Place
@@ -41,40 +41,42 @@ class Row:
     """What differs first and why, or why the cell did not run: one or two sentences."""
     seconds: float = 0.0
     optimizers: dict[str, Apart] = field(default_factory=dict)
+    resumed: dict[str, Resumed] = field(default_factory=dict)
+    """Under each optimizer; empty where nothing was resumed."""
     trace: str = ""
     """Traceback or output of a cell that failed."""
 
 
-def start(cell: Cell, reference: Reference, directory: Path, timeout: float) -> Forked:
+def start(cell: Cell, reference: Reference, directory: Path, timeout: float, resume_at: int) -> Forked:
     """Fork the ranks of `cell`."""
+    task = Task(reference.optimizers, reference.directory, resume_at)
     config = cell.config
     assert config is not None
     if not isinstance(config.launcher, Local):
-        return Forked(1, lambda _: launch_elsewhere(config, reference, directory), directory, timeout)
+        return Forked(1, lambda _: launch_elsewhere(config, task, directory), directory, timeout)
 
     def body(place: Place) -> None:
         from trainer.prove.rank import run_cell
 
         with joined(config, place, timedelta(seconds=timeout)) as device:
-            run_cell(config, reference.optimizers, directory, device)
+            run_cell(config, task, directory, device)
 
     return Forked(cell.ranks, body, directory, timeout)
 
 
-def launch_elsewhere(config: Config, reference: Reference, directory: Path) -> None:
+def launch_elsewhere(config: Config, task: Task, directory: Path) -> None:
     """Run the ranks where another launcher runs them (Ray); this process is a fork, and not a rank."""
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)
-    plain = {name: to_plain(optim) for name, optim in reference.optimizers.items()}
-    (directory / OPTIMIZERS).write_text(json.dumps(plain), encoding="utf-8")
+    task.save(directory / TASK)
     config.launcher.launch(dataclasses.replace(config, run_dir=str(directory)), "trainer.prove.rank:run_launched")
 
 
-def run(cells: list[Cell], reference: Reference, directory: Path, timeout: float, cores: int, tell: Callable[[Row], None]) -> list[Row]:
+def run(cells: list[Cell], reference: Reference, directory: Path, timeout: float, cores: int, tell: Callable[[Row], None], resume_at: int = 0) -> list[Row]:
     """Run all cells and compare each; rows are in the order of `cells`.
 
     At a time run as many ranks as there are cores, or as the largest cell has: what one imports or waits for, others use.
-    `tell` is called with each row when it is done.
+    `tell` is called with each row when it is done. With `resume_at`, each is saved after that step and gone on from, too.
     """
     rows: dict[int, Row] = {}
     for index, cell in enumerate(cells):
@@ -88,10 +90,10 @@ def run(cells: list[Cell], reference: Reference, directory: Path, timeout: float
         while waiting or running:
             for index in list(waiting):
                 if not running or sum(forked.ranks for forked in running.values()) + cells[index].ranks <= room:
-                    running[index] = start(cells[index], reference, _directory(directory, cells[index]), timeout)
+                    running[index] = start(cells[index], reference, _directory(directory, cells[index]), timeout, resume_at)
                     waiting.remove(index)
             for index in [index for index, forked in running.items() if forked.done()]:
-                rows[index] = judge(cells[index], running.pop(index), reference, _directory(directory, cells[index]))
+                rows[index] = judge(cells[index], running.pop(index), reference, _directory(directory, cells[index]), resume_at)
                 tell(rows[index])
             time.sleep(0.01)
     finally:
@@ -104,7 +106,7 @@ def _directory(directory: Path, cell: Cell) -> Path:
     return directory / f"{cell.strategy}-{cell.ranks}"
 
 
-def judge(cell: Cell, forked: Forked, reference: Reference, directory: Path) -> Row:
+def judge(cell: Cell, forked: Forked, reference: Reference, directory: Path, resume_at: int) -> Row:
     """What a cell that has ended shows."""
     row = Row(cell.strategy, cell.ranks, "equal", seconds=forked.seconds)
     failure = forked.failure()
@@ -122,6 +124,13 @@ def judge(cell: Cell, forked: Forked, reference: Reference, directory: Path) -> 
         if apart.findings and row.status == "equal":
             row.status = "different"
             row.reason = explain(name, apart, diagnose(apart.findings[0], trace, base, accumulation))
+        if resume_at:
+            resumed = judge_resumed(directory / name, reference.directory / name, trace, base, resume_at, optim.name.name, reference.same_buffers[name])
+            row.resumed[name] = resumed
+            if resumed.problems and row.status == "equal":
+                row.status, row.reason = "different", f"under {name}, {resumed.problems[0]}"
+            for made in (RESUMED, CROSSED, "checkpoints"):
+                shutil.rmtree(directory / name / made)
         (directory / name / FINAL).unlink()
     return row
 
@@ -144,21 +153,6 @@ def leave_out_touchy_buffers(reference: Reference, control: Path) -> None:
         trace = Trace.load(control / name)
         same = [buffer for buffer in base.buffers if all(buffer_difference(trace, base, step, buffer) <= LOSS_BAND for step in range(len(base.digests)))]
         reference.same_buffers[name] = frozenset(same)
-
-
-def final_differences(directory: Path, reference_directory: Path, trace: Trace, reference: Trace) -> dict[str, float]:
-    """Differences of the whole trainable parameters after the last step, one tensor at a time in memory."""
-    names = [name for name, trainable in zip(reference.names, reference.trainable, strict=True) if trainable and name in trace.names]
-    with (
-        safe_open(directory / FINAL, "np") as ours,
-        safe_open(reference_directory / FINAL, "np") as theirs,
-        safe_open(reference_directory / INITIAL, "np") as initial,
-    ):
-
-        def reader(file: Any) -> Callable[[str], np.ndarray]:
-            return lambda name: file.get_tensor(name)
-
-        return parameter_differences(names, reader(ours), reader(theirs), reader(initial))
 
 
 def cores() -> int:

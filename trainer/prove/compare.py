@@ -6,10 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
-from trainer.prove.trace import Trace
+from trainer.prove.trace import FINAL, INITIAL, Trace
 
 LOSS_BAND = 1e-5
 NORM_BAND = 1e-5
@@ -106,6 +109,21 @@ def parameter_differences(
         b = reference(name).astype(np.float64)
         apart[name] = ratio(rms(values(name) - b), max(rms(b - initial(name)), whole))
     return apart
+
+
+def final_differences(directory: Path, reference_directory: Path, trace: Trace, reference: Trace) -> dict[str, float]:
+    """Differences of the whole trainable parameters after the last step, one tensor at a time in memory."""
+    names = [name for name, trainable in zip(reference.names, reference.trainable, strict=True) if trainable and name in trace.names]
+    with (
+        safe_open(directory / FINAL, "np") as ours,
+        safe_open(reference_directory / FINAL, "np") as theirs,
+        safe_open(reference_directory / INITIAL, "np") as initial,
+    ):
+
+        def reader(file: Any) -> Callable[[str], np.ndarray]:
+            return lambda name: file.get_tensor(name)
+
+        return parameter_differences(names, reader(ours), reader(theirs), reader(initial))
 
 
 def ratio(difference: float, movement: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from trainer.prove.record import said, sentence
-from trainer.prove.table import SIGNS
+from trainer.prove.table import RESUMED, SIGNS
 from trainer.report.style import STYLE
 
 MORE_STYLE = """
@@ -44,6 +44,8 @@ def page(document: Mapping[str, Any]) -> str:
         f"<th>loss<small>band {document['loss_band']:.0e}</small></th><th>gradient norm<small>band {document['grad_norm_band']:.0e}</small></th>",
         *(f"<th>parameters, {escape(name)}<small>band {item['parameter_band']:.0e}</small></th>" for name, item in document["optimizers"].items()),
     ]
+    resumed = bool(document["resume_at"])
+    bands += [f"<th>{escape(title)}<small>step {document['resume_at']}</small></th>" for title in RESUMED if resumed]
     facts = "".join(f"<li>{escape(line)}</li>" for line in said(document))
     details = "".join(_steps(row, optimizers) for row in [document["control"], *document["rows"]] if row["optimizers"])
     traces = "".join(
@@ -73,6 +75,7 @@ def _row(title: str, row: Mapping[str, Any], document: Mapping[str, Any], kind: 
     status = row["status"]
     name = status.replace(" ", "-") + kind
     every = list(row["optimizers"].values())
+    empty = ["<td></td>" for _ in RESUMED if document["resume_at"]]
     columns = ["<td></td>"] * (2 + len(document["optimizers"]))
     if every:
         same = all(apart["bit_equal"] for apart in every)
@@ -82,10 +85,23 @@ def _row(title: str, row: Mapping[str, Any], document: Mapping[str, Any], kind: 
         ]
         for optimizer, apart in row["optimizers"].items():
             columns.append(_measure([apart["parameters"]], document["optimizers"][optimizer]["parameter_band"], apart["bit_equal"], apart["worst"]))
+    columns += _resumed(row["resumed"], document) if row["resumed"] else empty
     seconds = f"{row['seconds']:.1f}" if row["seconds"] else ""
     state = f'<td class="state">{SIGNS[status]} {escape(status)}</td><td class="number">{seconds}</td>'
     first = f'<tr class="{escape(name)}{" first" if row["reason"] else ""}"><th>{escape(title)}</th><td>{row["ranks"]}</td>{"".join(columns)}{state}</tr>'
     return first + (f'<tr class="why {escape(name)}"><td colspan="{len(columns) + 4}">{escape(row["reason"])}</td></tr>' if row["reason"] else "")
+
+
+def _resumed(resumed: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    band = max(document["optimizers"][name]["parameter_band"] for name in resumed)
+    every = list(resumed.values())
+    crossed = [item["crossed"] for item in every]
+    own = all(item["own_bit_equal"] for item in every)
+    return [
+        _measure([item["saved"] for item in every], band, False),
+        f'<td class="number{"" if own else " out"}">{"bit-equal" if own else "different"}</td>',
+        _measure([apart["parameters"] for apart in crossed], band, all(apart["bit_equal"] for apart in crossed)),
+    ]
 
 
 def _measure(values: Sequence[float | None], band: float, same_bits: bool, where: str = "") -> str:

@@ -27,6 +27,8 @@ class ProveOptions:
     """In place of `train.micro_batch_size`."""
     sgd_lr: float | None = None
     """Rate of the plain SGD witness; null: steps of about 0.3 % of the parameters' norm."""
+    resume: bool = False
+    """Also save in the middle of each run, and go on from there in a new process state."""
     timeout: float = 300.0
     """Seconds after which a cell has failed."""
 
@@ -40,7 +42,7 @@ def split(arguments: Sequence[str]) -> tuple[ProveOptions, list[str]]:
     values: dict[str, Any] = {}
     rest = []
     for argument in arguments:
-        match = re.match(r"^\+{0,2}prove\.([^=]*)=(.*)$", argument, re.DOTALL)
+        match = re.match(r"^\+{0,2}(?:prove\.|(?=resume=))([^=]*)=(.*)$", argument, re.DOTALL)
         if match is None:
             rest.append(argument)
         else:
@@ -77,6 +79,8 @@ def _check(options: ProveOptions) -> None:
     for key in ("steps", "global_batch_size", "micro_batch_size"):
         if getattr(options, key) < 1:
             raise ConfigError(f"prove.{key}={getattr(options, key)}: must be at least 1")
+    if options.resume and options.steps < 2:
+        raise ConfigError(f"prove.steps={options.steps}: prove.resume=true saves after half of them, so must be at least 2")
     if options.timeout <= 0:
         raise ConfigError(f"prove.timeout={options.timeout:g}: must be more than 0")
     if options.sgd_lr is not None and options.sgd_lr <= 0:

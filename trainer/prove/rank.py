@@ -15,75 +15,77 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trainer.checkpoint.directory import directory as checkpoint_directory
+from trainer.checkpoint.load import load
+from trainer.checkpoint.save import save
 from trainer.config import Config
 from trainer.data.base import IGNORE, Samples
 from trainer.distributed import Place
 from trainer.errors import RunError
-from trainer.loader import Loader
 from trainer.loop import train_steps
 from trainer.models.base import Model
 from trainer.prove.join import joined
+from trainer.prove.saved import saved_differences
 from trainer.prove.silence import without_dropout
 from trainer.prove.sketch import Sketches, digest
-from trainer.prove.trace import FINAL, INITIAL, OPTIMIZERS, Split, Step, Trace
-from trainer.sections import OptimConfig
+from trainer.prove.task import Task
+from trainer.prove.trace import CROSSED, FINAL, INITIAL, RESUMED, SAVED, TASK, Split, Step, Trace
+from trainer.state import Position
 from trainer.strategies.engine import Engine
-from trainer.worker import build_engine
+from trainer.worker import build_engine, make_loader, manifest_facts
 
 HYPERPARAMETERS = ("weight_decay", "betas", "eps", "momentum", "amsgrad", "nesterov", "maximize")
 
 
-def run_cell(config: Config, optimizers: Mapping[str, OptimConfig], directory: Path, device: torch.device) -> None:
-    """Train under each of `optimizers` from the same initial values; rank 0 writes `directory`/NAME/.
+def run_cell(config: Config, task: Task, directory: Path, device: torch.device) -> None:
+    """Train under each of the task's optimizers from the same initial values; rank 0 writes `directory`/NAME/.
 
     The process group is there already. A collective.
     """
     torch.backends.cudnn.allow_tf32 = False  # the bands are fp32's
     config = dataclasses.replace(config, model=without_dropout(config.model)[0])
     samples = config.data.open("train")
-    for name, optim in optimizers.items():
-        target = directory / name if dist.get_rank() == 0 else None
-        record(dataclasses.replace(config, optim=optim), samples, config.train.max_steps, device, target)
+    for name, optim in task.optimizers.items():
+        own = dataclasses.replace(config, optim=optim)
+        record(own, samples, device, directory / name, save_after=task.resume_at)
+        if task.resume_at:
+            found, canonical = (checkpoint_directory(place / name, task.resume_at) for place in (directory, task.reference))
+            record(own, samples, device, directory / name / RESUMED, start=found)
+            record(own, samples, device, directory / name / CROSSED, start=canonical)
+            if dist.get_rank() == 0:
+                apart = saved_differences(found, canonical, task.reference / name / INITIAL)
+                (directory / name / SAVED).write_text(json.dumps(apart), encoding="utf-8")
 
 
 def run_launched(config: Config, place: Place, asked: list[int] | None = None) -> None:
-    """`run_cell` on a rank that a launcher started; `config.run_dir` holds the optimizers and takes the traces."""
+    """`run_cell` on a rank that a launcher started; `config.run_dir` holds the task and takes the traces."""
     assert config.run_dir is not None
     directory = Path(config.run_dir)
-    plain = json.loads((directory / OPTIMIZERS).read_text(encoding="utf-8"))
-    optimizers = {name: OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(OptimConfig), values)) for name, values in plain.items()}
+    task = Task.load(directory / TASK)
     with joined(config, place, timedelta(minutes=30)) as device:
-        run_cell(config, optimizers, directory, device)  # type: ignore[arg-type]
+        run_cell(config, task, directory, device)
 
 
-def record(config: Config, samples: Samples, steps: int, device: torch.device, directory: Path | None) -> Trace:
-    """Train `steps` steps and trace them; with a `directory`, the trace and whole parameters are written to it. A collective."""
+def record(config: Config, samples: Samples, device: torch.device, directory: Path, *, start: Path | None = None, save_after: int = 0) -> Trace:
+    """Train to `train.max_steps` and trace each step; rank 0 writes the trace and whole parameters to `directory`. A collective.
+
+    `start` is a checkpoint to go on from; a checkpoint in `directory` is written after step `save_after` (0: none).
+    """
     engine = build_engine(config, samples, device)
-    train, rank, ranks = config.train, dist.get_rank(), dist.get_world_size()
+    steps, rank, ranks = config.train.max_steps, dist.get_rank(), dist.get_world_size()
+    facts = manifest_facts(config, samples)
+    position = Position(0, 0) if start is None else load(engine, start, facts)
     fed: list[tuple[list[str], int]] = []
     model = _watched(config.model, fed)
-    loader = Loader(
-        samples,
-        model,
-        seed=train.seed,
-        global_batch=train.global_batch_size,
-        micro_batch=train.micro_batch_size,
-        rank=rank,
-        ranks=ranks,
-        device=device,
-        steps=range(1, steps + 1),
-        prefetch=config.loader.prefetch,
-        workers=config.loader.workers,
-    )
+    loader = make_loader(dataclasses.replace(config, model=model), samples, device, range(position.step + 1, steps + 1))
     trace = Trace(hyperparameters=hyperparameters(engine))
-    observer = _Observer(engine, trace, directory)
+    observer = _Observer(engine, trace, directory if rank == 0 else None, steps)
     try:
-        observer.observe(0, last=False)
-        for result in train_steps(engine, model, loader, config, 1, []):
+        observer.observe(position.step)
+        for result in train_steps(engine, model, loader, config, position.step + 1, []):
             values = result.read()
             if values.bad:
                 raise RunError(f"step {result.step}: the loss ({values.loss:g}) or the gradient norm ({values.grad_norm:g}) is not finite")
@@ -93,7 +95,10 @@ def record(config: Config, samples: Samples, steps: int, device: torch.device, d
             dist.all_gather_object(every, own)
             lr = float(engine.optimizer.param_groups[0]["lr"])
             trace.steps.append(Step(values.loss, values.grad_norm, lr, [items for items, _ in every], [count for _, count in every]))
-            observer.observe(result.step, last=result.step == steps)
+            observer.observe(result.step)
+            position = Position(result.step, position.tokens + values.count)
+            if result.step == save_after:
+                save(engine, position, directory, facts)
     finally:
         loader.close()
     observer.close()
@@ -137,17 +142,18 @@ def sample_digests(batch: Mapping[str, Tensor]) -> list[str]:
 class _Observer:
     """Looks at the whole model between steps."""
 
-    def __init__(self, engine: Engine, trace: Trace, directory: Path | None):
-        self.engine, self.trace, self.directory = engine, trace, directory
+    def __init__(self, engine: Engine, trace: Trace, directory: Path | None, last: int):
+        self.engine, self.trace, self.directory, self.last = engine, trace, directory, last
         self.sketch = Sketches()
         self.sketches: list[list[np.ndarray]] = []
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
 
-    def observe(self, step: int, *, last: bool) -> None:
+    def observe(self, step: int) -> None:
         """Add the state after `step`. A collective."""
         trace = self.trace
-        if step == 0:
+        first = not trace.digests
+        if first:
             trace.frozen = [name for name, parameter in self.engine.named_parameters() if not parameter.requires_grad]
             trace.buffers = [name for name, _ in self.engine.persistent_buffers()]
         digests: dict[str, str] = {}
@@ -161,9 +167,9 @@ class _Observer:
             numel.append(value.numel())
             if self.directory is not None:
                 sketches.append(self.sketch(name, array))
-                if step == 0 or last:
+                if step in (0, self.last):
                     kept[name] = value.clone().contiguous()
-        if step == 0:
+        if first:
             trace.names, trace.numel = list(digests), numel
         trace.digests.append(list(digests.values()))
         self.sketches.append(sketches)

@@ -40,6 +40,7 @@ def header(config: Config, base: Config, options: ProveOptions, reference: Refer
         "device_reason": why,
         "precision": config.train.precision.name,
         "steps": options.steps,
+        "resume_at": options.steps // 2 if options.resume else 0,
         "global_batch_size": options.global_batch_size,
         "micro_batch_size": options.micro_batch_size,
         "left_out": {
@@ -75,6 +76,11 @@ def said(header: Mapping[str, Any]) -> list[str]:
     return [
         f"{header['model']}, {header['parameters']:,} parameters, {header['precision']} on {header['device']} ({header['device_reason']}); "
         f"{header['steps']} steps of {header['global_batch_size']} samples, {header['micro_batch_size']} in a micro-batch",
+        *(
+            [f"saved after step {header['resume_at']}, and gone on from there: from its own checkpoint bit for bit, from one process's within the bands"]
+            if header["resume_at"]
+            else []
+        ),
         f"bands: loss {header['loss_band']:.0e}, gradient norm {header['grad_norm_band']:.0e}",
         *clips,
         f"dropout: set to 0 ({', '.join(header['dropout'])})" if header["dropout"] else "dropout: none in this model",
@@ -98,6 +104,8 @@ def _row(row: Row) -> dict[str, Any]:
     for name, apart in plain["optimizers"].items():
         apart["findings"] = [{**finding, "what": What.WORDS[finding["what"]]} for finding in apart["findings"]]
         plain["optimizers"][name] = apart
+    for resumed in plain["resumed"].values():
+        resumed["crossed"]["findings"] = [{**finding, "what": What.WORDS[finding["what"]]} for finding in resumed["crossed"]["findings"]]
     return _finite(plain)
 
 

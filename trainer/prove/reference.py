@@ -41,8 +41,8 @@ class Reference:
     """Buffers that do not depend on how micro-batches are cut; none before the control run is known."""
 
 
-def find_reference(config: Config, options: ProveOptions, directory: Path) -> Reference:
-    """Train on one process, under the SGD witness and the config's own optimizer.
+def find_reference(config: Config, options: ProveOptions, directory: Path, resume_at: int = 0) -> Reference:
+    """Train on one process, under the SGD witness and the config's own optimizer; save after step `resume_at`, if any.
 
     Raises:
         ConfigError: the loss is not a sum over samples, or the model does not fit the data.
@@ -56,7 +56,7 @@ def find_reference(config: Config, options: ProveOptions, directory: Path) -> Re
     running = [
         Forked(
             1,
-            lambda place, name=name, optim=optim: _train_clipped(config, name, optim, facts, place, directory, options.timeout),
+            lambda place, name=name, optim=optim: _train_clipped(config, name, optim, facts, place, directory, options.timeout, resume_at),
             directory / f"log {name}",
             options.timeout * TRIES,
         )
@@ -111,8 +111,10 @@ def _look(config: Config, place: Place, directory: Path, timeout: float) -> None
         first = [order[i] for span in micro_batches(1, config.train.global_batch_size, 0, 1, None) for i in span]
         if problem := not_a_sum(model, plan.module, samples, first):
             raise ConfigError(problem)
-        unclipped = dataclasses.replace(config, model=model, optim=dataclasses.replace(config.optim, max_norm=0.0))
-        trace = record(unclipped, samples, 1, device, directory / "look")
+        unclipped = dataclasses.replace(
+            config, model=model, optim=dataclasses.replace(config.optim, max_norm=0.0), train=dataclasses.replace(config.train, max_steps=1)
+        )
+        trace = record(unclipped, samples, device, directory / "look")
         facts = {
             "dropout": silenced,
             "first_norm": trace.steps[0].grad_norm,
@@ -126,7 +128,7 @@ def _look(config: Config, place: Place, directory: Path, timeout: float) -> None
     (directory / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _train_clipped(config: Config, name: str, optim: OptimConfig, facts: dict[str, Any], place: Place, directory: Path, timeout: float) -> None:
+def _train_clipped(config: Config, name: str, optim: OptimConfig, facts: dict[str, Any], place: Place, directory: Path, timeout: float, resume_at: int) -> None:
     """Train with a clip below every step's gradient norm: half of the first, and less where norms fall below that."""
     from trainer.prove.rank import record
     from trainer.prove.silence import without_dropout
@@ -137,9 +139,8 @@ def _train_clipped(config: Config, name: str, optim: OptimConfig, facts: dict[st
         samples = config.data.open("train")
         for _ in range(TRIES):
             max_norm = float(f"{max_norm:.3g}")
-            trace = record(
-                dataclasses.replace(config, optim=dataclasses.replace(optim, max_norm=max_norm)), samples, config.train.max_steps, device, directory / name
-            )
+            clipped = dataclasses.replace(config, optim=dataclasses.replace(optim, max_norm=max_norm))
+            trace = record(clipped, samples, device, directory / name, save_after=resume_at)
             norms = [step.grad_norm for step in trace.steps]
             if min(norms) > max_norm:
                 break

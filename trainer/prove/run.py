@@ -42,14 +42,15 @@ def prove(base: Config, options: ProveOptions) -> None:
         made = plan.make(base, options, device)
         run_dir.mkdir(parents=True, exist_ok=True)
         import_all(made, device)
-        reference = find_reference(made.reference, options, work)
+        resume_at = options.steps // 2 if options.resume else 0
+        reference = find_reference(made.reference, options, work, resume_at)
         header = record.header(made.reference, base, options, reference, device, why)
         print("\n".join(record.said(header)), flush=True)
         (control,) = cells.run([plan.Cell("control", 1, made.control)], reference, work, options.timeout, 1, lambda row: None)
         if control.status == "failed":
             raise RunError(f"the control run failed: {control.reason}\n\n{control.trace}")
         cells.leave_out_touchy_buffers(reference, work / "control-1")
-        rows = cells.run(made.cells, reference, work, options.timeout, cells.cores(), tell)
+        rows = cells.run(made.cells, reference, work, options.timeout, cells.cores(), tell, resume_at)
     verdict.soften(rows, control)
     result = verdict.conclude(rows, control, reference, options.strategies)
     document = record.document(header, rows, control, result, time.monotonic() - began)

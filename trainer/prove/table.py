@@ -12,16 +12,21 @@ def number(value: float, same_bits: bool) -> str:
     return "bit-equal" if same_bits else f"{value:.1e}" if value else "0"
 
 
-def columns(optimizers: list[str]) -> list[str]:
+RESUMED = ("saved", "own resumed", "single's resumed")
+"""Its checkpoint against one process's; gone on from its own; gone on from one process's."""
+
+
+def columns(optimizers: list[str], resumed: bool) -> list[str]:
     """Heads of the table."""
-    return ["strategy", "ranks", "loss", "grad norm", *(f"params {name}" for name in optimizers), "verdict", "seconds"]
+    return ["strategy", "ranks", "loss", "grad norm", *(f"params {name}" for name in optimizers), *(RESUMED if resumed else ()), "verdict", "seconds"]
 
 
-def cells(row: Row, optimizers: list[str]) -> list[str]:
+def cells(row: Row, optimizers: list[str], resumed: bool) -> list[str]:
     """One row; differences are the greatest over steps, tensors and (loss, norm) optimizers."""
     verdict = f"{SIGNS[row.status]} {row.status}"
+    empty = ["" for _ in RESUMED if resumed]
     if not row.optimizers:
-        return [row.strategy, str(row.ranks), "", "", *("" for _ in optimizers), verdict, f"{row.seconds:.1f}" if row.seconds else ""]
+        return [row.strategy, str(row.ranks), "", "", *("" for _ in optimizers), *empty, verdict, f"{row.seconds:.1f}" if row.seconds else ""]
     every = row.optimizers.values()
     same = all(apart.bit_equal for apart in every)
     return [
@@ -30,14 +35,27 @@ def cells(row: Row, optimizers: list[str]) -> list[str]:
         number(max(apart.loss for apart in every), same),
         number(max(apart.grad_norm for apart in every), same),
         *(number(row.optimizers[name].parameters, row.optimizers[name].bit_equal) for name in optimizers),
+        *(resumed_cells(row) if row.resumed else empty),
         verdict,
         f"{row.seconds:.1f}",
     ]
 
 
+def resumed_cells(row: Row) -> list[str]:
+    """What saving and resuming left apart: the greatest over tensors and optimizers."""
+    every = row.resumed.values()
+    crossed = [resumed.crossed for resumed in every]
+    return [
+        number(max(resumed.saved for resumed in every), False),
+        "bit-equal" if all(resumed.own_bit_equal for resumed in every) else "different",
+        number(max(apart.parameters for apart in crossed), all(apart.bit_equal for apart in crossed)),
+    ]
+
+
 def text(rows: list[Row], optimizers: list[str]) -> str:
     """The whole table; below it, why rows that are not equal are not."""
-    lines = [columns(optimizers), *(cells(row, optimizers) for row in rows)]
+    resumed = any(row.resumed for row in rows)
+    lines = [columns(optimizers, resumed), *(cells(row, optimizers, resumed) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     left = {0, len(lines[0]) - 2}
     said = [

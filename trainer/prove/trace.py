@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-OPTIMIZERS = "optimizers.json"
+TASK = "task.json"
+RESUMED, CROSSED, SAVED = "resumed", "crossed", "saved.json"
 SKETCHES, FINAL, INITIAL, TRACE = "sketches.npy", "final.safetensors", "initial.safetensors", "trace.json"
 
 
@@ -69,6 +70,16 @@ class Trace:
         """Of each name."""
         still = {*self.frozen, *self.buffers}
         return [name not in still for name in self.names]
+
+    def after(self, base: Trace, step: int) -> Trace:
+        """`base` up to `step`, and then this trace, which begins there."""
+        order = [base.names.index(name) for name in self.names]
+        return replace(
+            self,
+            steps=base.steps[:step] + self.steps,
+            digests=[[row[i] for i in order] for row in base.digests[:step]] + self.digests,
+            sketches=np.concatenate([base.sketches[:step, order], self.sketches]),
+        )
 
     @staticmethod
     def load(directory: Path) -> Trace:

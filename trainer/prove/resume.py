@@ -1,0 +1,73 @@
+"""What a cell's checkpoint is worth: written in the middle of a run, and gone on from."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainer.prove.compare import Apart, compare, final_differences, parameter_band
+from trainer.prove.trace import CROSSED, RESUMED, SAVED, Trace
+
+
+@dataclass
+class Resumed:
+    """How far apart saving and resuming leave a run."""
+
+    saved: float
+    """Greatest difference of a tensor of the checkpoint from what one process wrote after the same step."""
+    own_bit_equal: bool
+    """Gone on from its own checkpoint, it takes the same steps, bit for bit."""
+    crossed: Apart
+    """Gone on from one process's checkpoint, against one process that was not interrupted."""
+    problems: list[str] = field(default_factory=list)
+    """What is outside the bands or not bit-equal, in words."""
+
+
+def judge(directory: Path, reference: Path, trace: Trace, base: Trace, step: int, optimizer: str, same_buffers: frozenset[str]) -> Resumed:
+    """Judge what a cell wrote to `directory`; `trace` is its uninterrupted run, `base` that of one process, in `reference`."""
+    own = Trace.load(directory / RESUMED).after(trace, step)
+    crossed = Trace.load(directory / CROSSED).after(base, step)
+    final = final_differences(directory / CROSSED, reference, crossed, base)
+    apart = compare(crossed, base, final, optimizer, same_buffers)
+    saved = json.loads((directory / SAVED).read_text(encoding="utf-8"))
+    compared = {name: value for name, value in saved.items() if name.removeprefix("model.") not in set(base.buffers) - same_buffers}
+    worst = max(compared, key=lambda name: math.inf if compared[name] is None else compared[name])
+    greatest = math.inf if compared[worst] is None else compared[worst]
+    problems = []
+    if greatest > parameter_band(optimizer):
+        said = "is missing, unknown or of another form" if math.isinf(greatest) else f"differs by {greatest:.1e}"
+        problems.append(f"its checkpoint of step {step} is not what one process writes: {worst} {said}")
+    if first := first_difference(own, trace):
+        problems.append(f"gone on from its own checkpoint of step {step}, it is not bit-equal to the uninterrupted run: {first}")
+    if changed := _differing(crossed, base, step):
+        problems.append(f"reading one process's checkpoint of step {step} gave other values of {changed}")
+    if apart.findings:
+        finding = apart.findings[0]
+        problems.append(f"gone on from one process's checkpoint of step {step}, it differs first at step {finding.step}: {finding.text}")
+    return Resumed(greatest, first == "", apart, problems)
+
+
+def first_difference(trace: Trace, uninterrupted: Trace) -> str:
+    """Where two runs of one cell differ first in bits, in words; "" where they do not."""
+    for index in range(len(uninterrupted.digests)):
+        if index:
+            ours, theirs = trace.steps[index - 1], uninterrupted.steps[index - 1]
+            for word, a, b in [
+                ("samples", ours.samples, theirs.samples),
+                ("rate", ours.lr, theirs.lr),
+                ("loss", ours.loss, theirs.loss),
+                ("gradient norm", ours.grad_norm, theirs.grad_norm),
+            ]:
+                if a != b:
+                    return f"{word} of step {index}" + (f" ({a!r} instead of {b!r})" if isinstance(a, float) else "")
+        if name := _differing(trace, uninterrupted, index):
+            return f"{name} after step {index}"
+    return ""
+
+
+def _differing(trace: Trace, other: Trace, step: int) -> str:
+    """The first tensor of `other` that `trace` holds with other bits after `step`, or ""."""
+    ours = dict(zip(trace.names, trace.digests[step], strict=True))
+    return next((name for name, digest in zip(other.names, other.digests[step], strict=True) if ours.get(name) != digest), "")
