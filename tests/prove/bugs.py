@@ -189,7 +189,7 @@ class NeverSynchronised(Changed):
     """Gradients stay each rank's own."""
 
     def change(self, engine):
-        engine._wrap(find_unused=False)
+        engine._wrap(False, engine.trainable)
         return override(engine, "grad_sync", lambda original: lambda last: original(False))
 
 

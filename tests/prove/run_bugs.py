@@ -15,7 +15,7 @@ import torch
 import torch._dynamo
 import torch.distributed.fsdp
 
-from tests.prove import bugs
+from tests.prove import bugs, resume_bugs
 from trainer.config import Config
 from trainer.data.synthetic import Synthetic
 from trainer.launchers.local import Local
@@ -30,6 +30,7 @@ from trainer.strategies.fsdp import FSDP, HSDP
 from trainer.strategies.single import Single
 
 OPTIONS = ProveOptions(steps=4, global_batch_size=8, micro_batch_size=1)
+RESUME_AT = 2
 BASE = Config(
     run_dir="unused",
     strategy=Single(),
@@ -49,7 +50,7 @@ def main(out: Path) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        reference = find_reference(BASE, OPTIONS, work)
+        reference = find_reference(BASE, OPTIONS, work, RESUME_AT)
         regrouped = dataclasses.replace(BASE, train=dataclasses.replace(BASE.train, micro_batch_size=4))
         (control,) = cells.run([Cell("control", 1, regrouped)], reference, work, 60, 1, lambda row: None)
         cells.leave_out_touchy_buffers(reference, work / "control-1")
@@ -57,6 +58,9 @@ def main(out: Path) -> None:
         spoilt = [cell(kind.__name__, kind()) for kind in (*bugs.BUGS, bugs.Fails, bugs.Dies)]
         rows = cells.run([*sound, *spoilt], reference, work, 60, cells.cores(), lambda row: None)
         rows += cells.run([cell("Hangs", bugs.Hangs())], reference, work, 3, 2, lambda row: None)
+        resumed = [cell(f"{kind.name} resumed", kind(), ranks) for kind in (DDP, FSDP) for ranks in (2, 4)]
+        resumed += [cell(kind.__name__, kind()) for kind in resume_bugs.BUGS]
+        rows += cells.run(resumed, reference, work, 60, cells.cores(), lambda row: None, RESUME_AT)
         verdict.soften(rows, control)
         result = verdict.conclude(rows, control, reference, None)
         header = record.header(BASE, BASE, OPTIONS, reference, "cpu", "a test")

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.commands import ROOT, environment
+from tests.prove import resume_bugs
 from tests.prove.bugs import BUGS
 
 pytestmark = pytest.mark.timeout(900)
@@ -37,6 +38,16 @@ CULPRITS = {
     "SeedByRank": ["differs first at step 0", "rank 1 holds other values of embed_tokens.weight than rank 0", "initial values depend on the rank?"],
     "OtherSeed": ["differs first at step 0", "initial values of embed_tokens.weight"],
     "HalfPrecision": [STEP_1, "First parameter that differs, at step 1: embed_tokens.weight"],
+}
+
+
+RESUME_CULPRITS = {
+    "MomentsForgotten": [
+        "under adamw, gone on from its own checkpoint of step 2, it is not bit-equal to the uninterrupted run: embed_tokens.weight after step 3"
+    ],
+    "StepsForgotten": ["under adamw, gone on from its own checkpoint of step 2, it is not bit-equal to the uninterrupted run: "],
+    "FrozenNotSaved": ["ConfigError", "model.layers.0.input_layernorm.weight is unknown here"],
+    "RoundedOnReading": ["under sgd, gone on from its own checkpoint of step 2", "embed_tokens.weight after step 2"],
 }
 
 
@@ -70,6 +81,24 @@ def test_a_seeded_bug_is_caught_and_named(document, bug):
     assert found["status"] == "different"
     for words in CULPRITS[bug]:
         assert words in found["reason"]
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), [("ddp", 2), ("ddp", 4), ("fsdp", 2), ("fsdp", 4)])
+def test_a_sound_strategy_saves_what_one_process_saves_and_goes_on_bit_for_bit(document, strategy, ranks):
+    found = row(document, f"{strategy} resumed", ranks)
+    assert (found["status"], found["reason"]) == ("equal", "")
+    for name, resumed in found["resumed"].items():
+        assert resumed["own_bit_equal"]
+        assert resumed["saved"] <= document["optimizers"][name]["parameter_band"]
+        assert resumed["crossed"]["findings"] == []
+
+
+@pytest.mark.parametrize("bug", [kind.__name__ for kind in resume_bugs.BUGS])
+def test_a_seeded_bug_of_resuming_is_caught_and_named(document, bug):
+    found = row(document, bug)
+    assert found["status"] in ("different", "failed")
+    for words in RESUME_CULPRITS[bug]:
+        assert words in found["reason"] + found["trace"]
 
 
 def test_missing_decay_shows_under_adamw_too_though_the_rate_is_small(document):

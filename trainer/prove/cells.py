@@ -127,8 +127,8 @@ def judge(cell: Cell, forked: Forked, reference: Reference, directory: Path, res
         if resume_at:
             resumed = judge_resumed(directory / name, reference.directory / name, trace, base, resume_at, optim.name.name, reference.same_buffers[name])
             row.resumed[name] = resumed
-            if resumed.problems and row.status == "equal":
-                row.status, row.reason = "different", f"under {name}, {resumed.problems[0]}"
+            if resumed.problem and row.status == "equal":
+                row.status, row.reason = "different", f"under {name}, {resumed.problem}"
             for made in (RESUMED, CROSSED, "checkpoints"):
                 shutil.rmtree(directory / name / made)
         (directory / name / FINAL).unlink()

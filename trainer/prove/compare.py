@@ -200,6 +200,11 @@ def compare(trace: Trace, reference: Trace, final: Mapping[str, float], optimize
     )
 
 
+def measured_only(apart: Apart) -> bool:
+    """Whether a numerically touchy run alone could explain the findings."""
+    return all(finding.what in What.MEASURED for finding in apart.findings)
+
+
 def bit_equal(trace: Trace, reference: Trace) -> bool:
     """Whether all losses, norms and parameters have the same bits."""
     parameters = len(reference.names) - len(reference.buffers)

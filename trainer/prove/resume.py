@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer.prove.compare import Apart, compare, final_differences, parameter_band
+from trainer.prove.compare import Apart, compare, final_differences, measured_only, parameter_band
 from trainer.prove.trace import CROSSED, RESUMED, SAVED, Trace
 
 
@@ -21,8 +21,15 @@ class Resumed:
     """Gone on from its own checkpoint, it takes the same steps, bit for bit."""
     crossed: Apart
     """Gone on from one process's checkpoint, against one process that was not interrupted."""
-    problems: list[str] = field(default_factory=list)
-    """What is outside the bands or not bit-equal, in words."""
+    wrong: list[str] = field(default_factory=list)
+    """What no rounding explains, in words."""
+    outside: list[str] = field(default_factory=list)
+    """What is outside the bands, in words."""
+
+    @property
+    def problem(self) -> str:
+        """The first of them, or ""."""
+        return next(iter([*self.wrong, *self.outside]), "")
 
 
 def judge(directory: Path, reference: Path, trace: Trace, base: Trace, step: int, optimizer: str, same_buffers: frozenset[str]) -> Resumed:
@@ -35,18 +42,21 @@ def judge(directory: Path, reference: Path, trace: Trace, base: Trace, step: int
     compared = {name: value for name, value in saved.items() if name.removeprefix("model.") not in set(base.buffers) - same_buffers}
     worst = max(compared, key=lambda name: math.inf if compared[name] is None else compared[name])
     greatest = math.inf if compared[worst] is None else compared[worst]
-    problems = []
-    if greatest > parameter_band(optimizer):
-        said = "is missing, unknown or of another form" if math.isinf(greatest) else f"differs by {greatest:.1e}"
-        problems.append(f"its checkpoint of step {step} is not what one process writes: {worst} {said}")
+    wrong, outside = [], []
+    told = f"its checkpoint of step {step} is not what one process writes: {worst}"
+    if math.isinf(greatest):
+        wrong.append(f"{told} is missing, unknown, of another form or not finite")
+    elif greatest > parameter_band(optimizer):
+        outside.append(f"{told} differs by {greatest:.1e}")
     if first := first_difference(own, trace):
-        problems.append(f"gone on from its own checkpoint of step {step}, it is not bit-equal to the uninterrupted run: {first}")
+        wrong.append(f"gone on from its own checkpoint of step {step}, it is not bit-equal to the uninterrupted run: {first}")
     if changed := _differing(crossed, base, step):
-        problems.append(f"reading one process's checkpoint of step {step} gave other values of {changed}")
+        wrong.append(f"reading one process's checkpoint of step {step} gave other values of {changed}")
     if apart.findings:
         finding = apart.findings[0]
-        problems.append(f"gone on from one process's checkpoint of step {step}, it differs first at step {finding.step}: {finding.text}")
-    return Resumed(greatest, first == "", apart, problems)
+        told = f"gone on from one process's checkpoint of step {step}, it differs first at step {finding.step}: {finding.text}"
+        (outside if measured_only(apart) else wrong).append(told)
+    return Resumed(greatest, first == "", apart, wrong, outside)
 
 
 def first_difference(trace: Trace, uninterrupted: Trace) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.prove.cells import Row
-from trainer.prove.compare import Apart, What, parameter_band
+from trainer.prove.compare import Apart, measured_only, parameter_band
 from trainer.prove.reference import Reference
 from trainer.prove.trace import Trace
 
@@ -32,17 +32,13 @@ class Verdict:
         return self.word == "equal"
 
 
-def measured_only(apart: Apart) -> bool:
-    """Whether a numerically touchy run alone could explain the findings."""
-    return all(finding.what in What.MEASURED for finding in apart.findings)
-
-
 def soften(rows: list[Row], control: Row) -> None:
     """Where the control itself is outside the bands, a measured difference says nothing about a strategy."""
     touchy = {name for name, apart in control.optimizers.items() if apart.findings}
     for row in [*rows, control]:
-        outside = {name: apart for name, apart in row.optimizers.items() if apart.findings}
-        if row.status == "different" and all(name in touchy and measured_only(apart) for name, apart in outside.items()):
+        outside = {name for name, apart in row.optimizers.items() if apart.findings} | {name for name, resumed in row.resumed.items() if resumed.problem}
+        measured = all(map(measured_only, row.optimizers.values())) and not any(resumed.wrong for resumed in row.resumed.values())
+        if row.status == "different" and measured and outside <= touchy:
             row.status = "inconclusive"
 
 

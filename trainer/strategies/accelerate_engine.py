@@ -64,7 +64,7 @@ class AccelerateEngine(DDPEngine):
         if self.plain:
             self.model = accelerator.prepare(module)
 
-    def _wrap(self, find_unused: bool) -> None:
+    def _replicated(self, find_unused: bool) -> nn.Module:
         self.accelerator.ddp_handler = DistributedDataParallelKwargs(  # type: ignore[assignment]
             bucket_cap_mb=self.knobs.bucket_cap_mb or DistributedDataParallelKwargs.bucket_cap_mb,
             find_unused_parameters=find_unused,
@@ -73,7 +73,7 @@ class AccelerateEngine(DDPEngine):
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # the only name that Accelerate has for it
-            self.model = self.accelerator.prepare(self.module)
+            return self.accelerator.prepare(self.module)
 
     def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
         if self.plain:

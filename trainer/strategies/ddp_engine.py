@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -29,10 +29,23 @@ class DDPEngine(Engine):
         super().__init__(module, optimizer, config, device, mesh)
         self.knobs = knobs
         if knobs.find_unused_parameters is not FindUnused.auto:
-            self._wrap(find_unused=knobs.find_unused_parameters is FindUnused.true)
+            self._wrap(knobs.find_unused_parameters is FindUnused.true, list(reversed(self.trainable)))
 
-    def _wrap(self, find_unused: bool) -> None:
-        self.model = DistributedDataParallel(
+    def _wrap(self, find_unused: bool, order: Sequence[nn.Parameter]) -> None:
+        """Wrap the module in DDP, its buckets in the `order` in which gradients become ready.
+
+        DDP lays its buckets out anew after its first backward, and the order in which ranks are summed depends on where
+        an element lies. So the first backward is one of zeros: every step then has the same layout, also the first one
+        after a checkpoint, which is bit-equal to the uninterrupted run.
+        """
+        self.model = self._replicated(find_unused)
+        if not find_unused:  # else the layout stays
+            self._exchange({parameter: torch.zeros_like(parameter) for parameter in order})
+            for parameter in order:
+                parameter.grad = None
+
+    def _replicated(self, find_unused: bool) -> nn.Module:
+        return DistributedDataParallel(
             self.module,
             process_group=self.mesh.get_group(),
             bucket_cap_mb=self.knobs.bucket_cap_mb,
@@ -41,6 +54,18 @@ class DDPEngine(Engine):
             init_sync=False,  # all ranks made the same values
             forward_sync_buffers=False,  # `sync_buffers` averages them, under every strategy
         )
+
+    def _exchange(self, gradients: Mapping[nn.Parameter, Tensor]) -> None:
+        """Average `gradients` over the ranks as DDP's backward does; they become ready in this order."""
+        assert isinstance(self.model, DistributedDataParallel)
+        self.model._pre_forward()
+        loss = torch.zeros((), device=self.device)
+        for parameter, gradient in reversed(list(gradients.items())):  # autograd visits first what was added last
+            parameter.grad = None
+            loss = loss + (parameter * gradient).sum()  # its gradient is `gradient`, bit for bit
+        exchanged: Any = self.model._post_forward(loss)
+        exchanged.backward()
+        self.model._check_reducer_finalized()
 
     def grad_sync(self, last: bool) -> AbstractContextManager:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
@@ -74,20 +99,19 @@ class DDPEngine(Engine):
     def _first_step(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
         """Average without DDP, watch whether each parameter takes part in each micro-batch, and wrap accordingly."""
         uses = [0] * len(self.trainable)
+        order: dict[nn.Parameter, None] = {}
 
         def count(index: int) -> None:
             uses[index] += 1
+            order.setdefault(self.trainable[index])
 
         hooks = [p.register_post_accumulate_grad_hook(lambda _, i=i: count(i)) for i, p in enumerate(self.trainable)]
         super().forward_backward(batches, loss_fn, scale, on_loss)
         for hook in hooks:
             hook.remove()
         group = self.mesh.get_group()
-        for parameter in self.trainable:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad, group=group)
-            parameter.grad /= self.mesh.size()
         unused = torch.tensor(float(min(uses) < len(batches)), device=self.device)
         dist.all_reduce(unused, op=dist.ReduceOp.MAX, group=group)
-        self._wrap(find_unused=bool(unused.item()))
+        gradients = {parameter: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in [*order, *self.trainable]}
+        self._wrap(bool(unused.item()), list(gradients))
+        self._exchange(gradients)
