@@ -20,7 +20,9 @@ def _digits(value: float) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes in binary units: 512 MiB, 1.25 GiB."""
+    """Bytes in binary units: 12 KiB, 512 MiB, 1.25 GiB."""
+    if number < 2**20:
+        return f"{number / 2**10:.0f} KiB"
     return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
 
 

@@ -73,7 +73,10 @@ def _ls(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     damaged = 0
-    for path in checkpoints(options.path):
+    every = checkpoints(options.path)
+    if not every:
+        print(f"{options.path} has no checkpoints")
+    for path in every:
         if not (path / MANIFEST).is_file():
             print(f"{path}: has no {MANIFEST}: it was not finished, and is not taken for a checkpoint")
             continue

@@ -85,5 +85,6 @@ def write_file(path: Path, metas: Mapping[str, Meta], read: Callable[[str], Tens
             value = read(name)
             assert (tuple(value.shape), value.dtype) == (meta.shape, meta.dtype)
             file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
+            del value  # before the next is read
         file.flush()
         os.fsync(file.fileno())
