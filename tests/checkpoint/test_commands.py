@@ -176,6 +176,10 @@ def test_what_cannot_be_imported(tmp_path: Path, capsys: pytest.CaptureFixture[s
             transformers.LlamaConfig(hidden_size=16, num_attention_heads=2, head_dim=16, hidden_act="gelu"),
             "hidden_act is 'gelu', not 'silu'; head_dim is 16, not 8",
         ),
+        (
+            transformers.LlamaConfig(rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}),
+            "rope_type is 'linear', not 'default' or 'llama3'",
+        ),
         (transformers.GPT2Config(), "model_type is 'gpt2', not 'llama'"),
     ):
         config_.save_pretrained(place)

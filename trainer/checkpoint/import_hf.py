@@ -14,6 +14,7 @@ from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, directory, li
 from trainer.checkpoint.export import MODEL, whole_or_nothing
 from trainer.checkpoint.tensors import Meta, write_file
 from trainer.config import to_plain
+from trainer.data.tokenizer import FILE as TOKENIZER
 from trainer.errors import ConfigError
 from trainer.models.gpt import GPT, RopeScaling
 from trainer.models.hf import HF
@@ -70,7 +71,8 @@ def import_hf(source: str, run_dir: Path) -> list[str]:
             "config": {"model": to_plain(model)},
         }
         write_whole(partial / MANIFEST, json.dumps(manifest, indent=2))
-    return [f"run_dir={run_dir}", "model=gpt", *overrides(model, knobs)]
+    tokenizer = ["data.tokenizer=hf", f"data.tokenizer_path={source}"] if (place / TOKENIZER).is_file() else []
+    return [f"run_dir={run_dir}", "model=gpt", *overrides(model, knobs), *tokenizer]
 
 
 def overrides(model: GPT, knobs: Iterable[str]) -> list[str]:

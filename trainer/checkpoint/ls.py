@@ -55,20 +55,20 @@ def newest(path: Path) -> Path:
 
 def look(path: Path) -> Found:
     """What can be said of the checkpoint at `path` from its manifest and the names and sizes of its files."""
-    files = [file for file in path.iterdir() if file.is_file()]
-    total = sum(file.stat().st_size for file in files)
-    manifest: dict[str, Any] | None = None
-    if not (path / MANIFEST).is_file():
-        when, state = path.stat().st_mtime, f"not whole: no {MANIFEST}"
-    else:
-        when = (path / MANIFEST).stat().st_mtime
+    try:
+        sizes = {file.name: file.stat().st_size for file in path.iterdir()}
+        when = datetime.fromtimestamp((path / MANIFEST if MANIFEST in sizes else path).stat().st_mtime)
+    except FileNotFoundError:
+        return Found(path, None, 0, datetime.now(), "deleted meanwhile")
+    manifest, state = None, f"not whole: no {MANIFEST}"
+    if MANIFEST in sizes:
         try:
             manifest = read_manifest(path)
-            missing = sorted(manifest["files"].keys() - {file.name for file in files})
+            missing = sorted(manifest["files"].keys() - sizes.keys())
             state = f"not whole: {', '.join(missing)} missing" if missing else "whole"
         except ConfigError:
             state = f"not whole: {MANIFEST} is damaged"
-    return Found(path, manifest, total, datetime.fromtimestamp(when), state)
+    return Found(path, manifest, sum(sizes.values()), when, state)
 
 
 def table(found: Sequence[Found]) -> str:

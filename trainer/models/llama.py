@@ -68,26 +68,11 @@ def gpt_knobs(config: Any, source: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is not one that `gpt` can be; says what differs.
     """
-    rope = dict(config.rope_parameters or {}) if config.model_type == "llama" else {}
-    kind = rope.get("rope_type", "default")
-    if config.model_type == "llama":
-        wrong = [
-            f"{key} is {found!r}, not {wanted!r}"
-            for key, found, wanted in (
-                ("hidden_act", config.hidden_act, "silu"),
-                ("attention_bias", config.attention_bias, False),
-                ("mlp_bias", config.mlp_bias, False),
-                ("head_dim", config.head_dim, config.hidden_size // config.num_attention_heads),
-                ("rope_type", kind, kind if kind in ("default", "llama3") else "llama3"),
-            )
-            if found != wanted
-        ]
-    else:
-        wrong = [f"model_type is {config.model_type!r}, not 'llama'"]
-    if wrong:
+    if wrong := _differences(config):
         raise ConfigError(
             f"{source}: is not a Llama that model=gpt can be ({'; '.join(wrong)}). Train it as it is, without importing: model=hf model.path={source}"
         )
+    rope = config.rope_parameters
     knobs = {
         "layers": config.num_hidden_layers,
         "dim": config.hidden_size,
@@ -96,11 +81,11 @@ def gpt_knobs(config: Any, source: str) -> dict[str, Any]:
         "ffn_dim": config.intermediate_size,
         "vocab_size": config.vocab_size,
         "max_seq_len": config.max_position_embeddings,
-        "rope_theta": float(rope.get("rope_theta", 10000.0)),
+        "rope_theta": float(rope["rope_theta"]),
         "norm_eps": config.rms_norm_eps,
         "tie_embeddings": bool(config.tie_word_embeddings),
     }
-    if kind == "llama3":
+    if rope.get("rope_type") == "llama3":
         knobs["rope_scaling"] = {
             "factor": float(rope["factor"]),
             "low_freq_factor": float(rope["low_freq_factor"]),
@@ -108,3 +93,14 @@ def gpt_knobs(config: Any, source: str) -> dict[str, Any]:
             "original_max_seq_len": int(rope["original_max_position_embeddings"]),
         }
     return knobs
+
+
+def _differences(config: Any) -> list[str]:
+    """What of a transformers config `gpt` does not have."""
+    if config.model_type != "llama":
+        return [f"model_type is {config.model_type!r}, not 'llama'"]
+    wanted = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "head_dim": config.hidden_size // config.num_attention_heads}
+    wrong = [f"{key} is {getattr(config, key)!r}, not {value!r}" for key, value in wanted.items() if getattr(config, key) != value]
+    if (kind := config.rope_parameters.get("rope_type", "default")) not in ("default", "llama3"):
+        wrong.append(f"rope_type is {kind!r}, not 'default' or 'llama3'")
+    return wrong
