@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.measure import Interval, verdict
@@ -52,7 +51,7 @@ def machine() -> dict[str, object]:
         "cpu": _cpu(),
         "load": round(os.getloadavg()[0], 2),
         "threads_per_process": os.environ["OMP_NUM_THREADS"],
-        "versions": versions() | {"lightning": version("lightning")},
+        "versions": versions("lightning"),
     }
 
 

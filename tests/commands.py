@@ -25,7 +25,7 @@ def run(*arguments: str, cwd: Path, module: str = "trainer", timeout: float = 24
     return subprocess.run(command, cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=timeout)
 
 
-def run_without_torch(*arguments: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    """`python -m trainer ARGUMENTS` where importing torch fails: what must answer without it does."""
-    code = "import runpy, sys; sys.modules['torch'] = None; sys.argv[0] = 'trainer'; runpy.run_module('trainer', run_name='__main__', alter_sys=True)"
-    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=60)
+def run_without_torch(*arguments: str, cwd: Path, module: str = "trainer", **extra: str) -> subprocess.CompletedProcess[str]:
+    """`python -m MODULE ARGUMENTS` where importing torch fails: what must answer without it does."""
+    code = "import runpy, sys; sys.modules['torch'] = None; sys.argv[0] = name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__', alter_sys=True)"
+    return subprocess.run([sys.executable, "-c", code, module, *arguments], cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=60)

@@ -17,7 +17,7 @@ from tests.commands import ROOT
 def test_make_train_from_nothing(tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "ARGS")}
     done = subprocess.run(
         ["make", "train"], cwd=clone, env={**environment, "TRAINER_CACHE": str(tmp_path / "cache")}, capture_output=True, text=True, timeout=1200
     )

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trainer.units import count, duration, printable, size
+from trainer.units import count, duration, parse_size, printable, size
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,20 @@ def test_count_with_a_unit_after_it():
 
 
 def test_size():
-    assert (size(300 * 2**20), size(2**30), size(5 * 2**28)) == ("300 MiB", "1.00 GiB", "1.25 GiB")
+    assert (size(12_500), size(300 * 2**20), size(2**30), size(5 * 2**28)) == ("12 KiB", "300 MiB", "1.00 GiB", "1.25 GiB")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("5GB", 5 * 10**9), ("1.5 MiB", 3 * 2**19), ("20kB", 20_000), ("20K", 20_000), ("1TiB", 2**40), ("700", 700), ("700B", 700)]
+)
+def test_parse_size(text, value):
+    assert parse_size(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "5iB", "5XB", "5GBs", "1e3"])
+def test_what_is_not_a_size(text):
+    with pytest.raises(ValueError, match=r"is not a size: give for example 5GB"):
+        parse_size(text)
 
 
 def test_duration():

@@ -114,6 +114,13 @@ def from_plain(plain: dict[str, Any]) -> Config:
     return to_config(schema)
 
 
+def part_from_plain(plain: dict[str, Any]) -> Any:
+    """One part of what `to_plain` gave, as an object again, every key and type checked."""
+    node = OmegaConf.create(plain)
+    assert isinstance(node, DictConfig)
+    return OmegaConf.to_object(with_schema(node))
+
+
 def _with_schemas(node: Any) -> Any:
     if isinstance(node, DictConfig):
         if TARGET in node:

@@ -109,6 +109,8 @@ class CheckpointConfig:
     """How many of the newest checkpoints to keep."""
     resume: str = "auto"
     """auto: from the newest in `run_dir`; never: from the start; or the path of a checkpoint."""
+    strict: bool = True
+    """Refuse a checkpoint of another model, optimizer or data. False: take what fits, and list the rest."""
 
 
 @dataclass

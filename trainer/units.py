@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import timedelta
 
 
@@ -19,8 +20,23 @@ def _digits(value: float) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes in binary units: 512 MiB, 1.25 GiB."""
+    """Bytes in binary units: 12 KiB, 512 MiB, 1.25 GiB."""
+    if number < 2**20:
+        return f"{number / 2**10:.0f} KiB"
     return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of 5GB, 500MB, 1.5GiB or a plain number.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kKMGT]?)(i?)B?", text.strip())
+    value = float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ") if found else 0.0
+    if value < 1 or (found is not None and found[3] and not found[2]):
+        raise ValueError(f"{text!r} is not a size: give for example 5GB, 500MB or 1GiB")
+    return int(value)
 
 
 def duration(seconds: float) -> str:

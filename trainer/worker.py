@@ -88,7 +88,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     engine = build_engine(config, samples, device)
     found = _find(run_dir, config.checkpoint.resume)
     facts = manifest_facts(config, samples)
-    position = Position(0, 0) if found is None else load(engine, found, facts)
+    position = Position(0, 0) if found is None else load(engine, found, facts, strict=config.checkpoint.strict)
     loader = make_loader(config, samples, device, range(position.step + 1, last + 1))
     stack.callback(loader.close)
     watchers: list[Callback] = []
@@ -199,6 +199,7 @@ def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:
         "world_size": dist.get_world_size(),
         "versions": {"trainer": trainer.__version__, "torch": torch.__version__},
         "data_fingerprint": samples.fingerprint,
+        "data_spec": dict(samples.spec),
         "config": configs.to_plain(config),
     }
 

@@ -27,10 +27,10 @@ REPORT = "report.html"
 PACKAGES = ("torch", "numpy", "hydra-core", "deepspeed", "ray", "accelerate", "transformers", "tokenizers", "datasets", "wandb")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of those of the packages a result may depend on that are installed."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python and of those of the packages a result may depend on (and `more`) that are installed."""
     found = {"python": platform.python_version(), "trainer": trainer.__version__}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

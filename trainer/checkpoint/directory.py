@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         return {**manifest, "step": int(manifest["step"]), "tokens": int(manifest["tokens"]), "files": dict(manifest["files"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path / MANIFEST}: is damaged ({type(error).__name__}: {error}); {without(path)}") from error
+
+
+def check_format(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a checkpoint of a newer format than is known here."""
+    if manifest["format_version"] > FORMAT_VERSION:
+        raise ConfigError(f"{path}: has format {manifest['format_version']}, newer than {FORMAT_VERSION}, the newest that this version reads")
 
 
 def without(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,33 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-from trainer.checkpoint.directory import FORMAT_VERSION, read_manifest, sha256, without
+from trainer.checkpoint.directory import check_format, read_manifest, sha256, without
 from trainer.errors import ConfigError
 from trainer.state import Position
 from trainer.strategies.engine import Engine
 
 
-def load(engine: Engine, path: Path, facts: Mapping[str, Any]) -> Position:
+def load(engine: Engine, path: Path, facts: Mapping[str, Any], *, strict: bool = True) -> Position:
     """Load the checkpoint at `path` into `engine`, whatever strategy and number of ranks wrote it. A collective.
+
+    Without `strict` what fits is taken, and what does not is listed on the standard error of rank 0: it keeps the
+    value that it has before the first step. An imported checkpoint has no optimizer state and no data to compare.
 
     Raises:
         ConfigError: it is damaged, or does not fit this model or the `facts` of this run; the difference is named.
     """
     manifest = read_manifest(path)
-    if manifest["format_version"] > FORMAT_VERSION:
-        raise ConfigError(f"{path}: has format {manifest['format_version']}, newer than {FORMAT_VERSION}, the newest that this version reads")
+    check_format(path, manifest)
     _check_files(path, manifest["files"])
-    _check_same_data(path, manifest, facts)
+    imported = "imported_from" in manifest
+    others = [] if imported else _check_same_data(path, manifest, facts, strict)
     position = Position(manifest["step"], manifest["tokens"])
     engine.init_optimizer_state(position.step)
     state = engine.state_dict()
     reader = HuggingFaceStorageReader(str(path))
-    _check_fits(state, reader, path)
-    dcp.load(state, storage_reader=reader)
+    wanted = {name: value for name, value in state.items() if name.startswith("model.") or not imported}
+    fitting = _check_fits(wanted, reader, path, strict, others)
+    dcp.load(fitting, storage_reader=reader)
     engine.load_state_dict(state)
     return position
 
@@ -54,28 +59,48 @@ def _check_files(path: Path, files: Mapping[str, str]) -> None:
         raise ConfigError(f"{path}: is damaged: {'; '.join(problems[:5])}; {without(path)}")
 
 
-def _check_same_data(path: Path, manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """The step alone says which samples come next, so what the order of the data depends on must be the same."""
+def _check_same_data(path: Path, manifest: Mapping[str, Any], facts: Mapping[str, Any], strict: bool) -> list[str]:
+    """The step alone says which samples come next, so what the order of the data depends on must be the same.
+
+    Returns what is not, which is accepted without `strict`.
+    """
     there, here = manifest["config"]["train"], facts["config"]["train"]
+    others = []
     for key in ("seed", "global_batch_size"):
         if there[key] != here[key]:
-            raise ConfigError(
-                f"train.{key}={here[key]}: the checkpoint {path} was made with {there[key]}, and the samples that follow it depend on that; "
-                f"give train.{key}={there[key]}, or start again with checkpoint.resume=never or another run_dir="
-            )
+            if strict:
+                raise ConfigError(
+                    f"train.{key}={here[key]}: the checkpoint {path} was made with {there[key]}, and the samples that follow it depend on that; "
+                    f"give train.{key}={there[key]}, or start again with checkpoint.resume=never or another run_dir="
+                )
+            others.append(f"train.{key} is {here[key]} here and {there[key]} there: the samples that follow are not those that would have followed")
     if manifest["data_fingerprint"] != facts["data_fingerprint"]:
-        raise ConfigError(
-            f"data: is not what the checkpoint {path} was trained on (fingerprint {facts['data_fingerprint']} here, {manifest['data_fingerprint']} there); "
-            "give the same data, or start again with checkpoint.resume=never or another run_dir="
-        )
+        if strict:
+            raise ConfigError(
+                f"data: is not what the checkpoint {path} was trained on (fingerprint {facts['data_fingerprint']} here, {manifest['data_fingerprint']} there); "
+                "give the same data, or start again with checkpoint.resume=never or another run_dir="
+            )
+        others.append(f"data is not what it was trained on (fingerprint {facts['data_fingerprint']} here, {manifest['data_fingerprint']} there)")
+    return others
 
 
-def _check_fits(state: dict[str, Any], reader: HuggingFaceStorageReader, path: Path) -> None:
+def _check_fits(state: dict[str, Any], reader: HuggingFaceStorageReader, path: Path, strict: bool, others: list[str]) -> dict[str, Any]:
+    """What of `state` the checkpoint has in the same shape: all of it, unless not `strict`; then the rest is listed after `others`."""
     stored = {name: tuple(meta.size) for name, meta in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
     wanted = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
     missing, unknown = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
-    differing = [f"{name} is {stored[name]} there and {wanted[name]} here" for name in sorted(wanted.keys() & stored.keys()) if stored[name] != wanted[name]]
-    problems = differing + [f"{name} is missing there" for name in missing] + [f"{name} is unknown here" for name in unknown]
-    if problems:
+    differing = [name for name in sorted(wanted.keys() & stored.keys()) if stored[name] != wanted[name]]
+    problems = [f"{name} is {stored[name]} there and {wanted[name]} here" for name in differing]
+    problems += [f"{name} is missing there" for name in missing] + [f"{name} is unknown here" for name in unknown]
+    fitting = {name: value for name, value in state.items() if name not in {*missing, *differing}}
+    if problems and strict:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-        raise ConfigError(f"{path}: does not fit this model and optimizer: {'; '.join(problems[:5])}{more}")
+        raise ConfigError(
+            f"{path}: does not fit this model and optimizer: {'; '.join(problems[:5])}{more}. checkpoint.strict=false takes what fits and lists the rest"
+        )
+    if not any(name.startswith("model.") for name in fitting):
+        raise ConfigError(f"{path}: nothing of it fits this model ({'; '.join(problems[:5])}); leave it with checkpoint.resume=never or another run_dir=")
+    if (others or problems) and dist.get_rank() == 0:
+        head = f"checkpoint.strict=false: of {path} {len(fitting)} tensors are taken, {len(problems)} do not fit"
+        print("\n  ".join([head, *others, *problems]), file=sys.stderr, flush=True)
+    return fitting

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from trainer.part import Part
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from torch import Tensor
 
@@ -92,3 +94,13 @@ class Data(Part):
         Raises:
             ConfigError: a path that is not there, or content that cannot be used (names file and line).
         """
+
+    def export_tokenizer(self, directory: Path) -> int | None:
+        """Write this data's tokenizer into `directory` as files that transformers reads, if it has such a form.
+
+        Returns the id of the token that ends a document, or None. Other data than text has neither.
+
+        Raises:
+            ConfigError: the tokenizer is no longer there.
+        """
+        return None

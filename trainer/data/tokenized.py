@@ -105,6 +105,17 @@ class TokenizedText(Data):
         self._check_size(split, index["splits"][split])
         return kind(directory, index, split, tokenizer, self.seq_len, self.source())
 
+    def export_tokenizer(self, directory: Path) -> int | None:
+        from trainer.data.tokenizer import END_OF_TEXT, ByteTokenizer, FileTokenizer, export_files, find_tokenizer
+
+        if self.tokenizer is TokenizerKind.bytes:
+            return ByteTokenizer.end
+        if self.tokenizer_path is not None:
+            return export_files(find_tokenizer(self.tokenizer_path), self.end_token, directory)
+        kept = self.open("train").tokenizer  # a BPE is beside the text that was tokenised with it
+        assert isinstance(kept, FileTokenizer)
+        return export_files(kept.path, END_OF_TEXT, directory)
+
     def _check_size(self, split: str, facts: dict[str, Any]) -> None:
         if facts["documents"] == 0:
             raise ConfigError(self.empty_split(split))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 FILE = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+BESIDE = (CONFIG, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+"""What transformers keeps beside `FILE`."""
 
 
 class Tokenizer(ABC):
@@ -118,17 +122,43 @@ def import_tokenizer(source: Path, end_token: str | None, directory: Path) -> To
     Raises:
         ConfigError: the file cannot be used, or has no such token.
     """
+    backend, end = _read(source, end_token)
+    backend.save(str(directory / FILE))
+    return FileTokenizer(directory / FILE, end, max(backend.get_vocab(with_added_tokens=True).values()) + 1)
+
+
+def _read(source: Path, end_token: str | None) -> tuple[Backend, int | None]:
+    """The tokenizer.json at `source`, and the id of its end token."""
     library = _library()
     try:
         backend = library.Tokenizer.from_file(str(source))
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"data.tokenizer_path: {source}: is not a tokenizer.json: {error}") from error
-    backend.save(str(directory / FILE))
-    name = end_token or _eos_token(source.with_name("tokenizer_config.json"))
+    name = end_token or _eos_token(source.with_name(CONFIG))
     end = None if name is None else backend.token_to_id(name)
     if name is not None and end is None:
         raise ConfigError(f"data.end_token={name}: the tokenizer {source} has no such token")
-    return FileTokenizer(directory / FILE, end, max(backend.get_vocab(with_added_tokens=True).values()) + 1)
+    return backend, end
+
+
+def export_files(source: Path, end_token: str | None, directory: Path) -> int | None:
+    """Write the tokenizer.json at `source`, and what transformers keeps beside it, into `directory`.
+
+    The end token is as `import_tokenizer` finds it. Returns its id. Without a tokenizer_config.json one is
+    written, so that `AutoTokenizer` reads the directory.
+
+    Raises:
+        ConfigError: the file cannot be used, or has no such token.
+    """
+    backend, end = _read(source, end_token)
+    shutil.copyfile(source, directory / FILE)
+    for name in BESIDE:
+        if (file := source.with_name(name)).is_file():
+            shutil.copyfile(file, directory / name)
+    if not (directory / CONFIG).exists():
+        told = {"tokenizer_class": "PreTrainedTokenizerFast"} | ({} if end is None else {"eos_token": backend.id_to_token(end)})
+        (directory / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return end
 
 
 def _eos_token(config: Path) -> str | None:
@@ -160,7 +190,7 @@ def find_tokenizer(path: str) -> Path:
         if isinstance(kept := try_to_load_from_cache(path, FILE), str):
             return Path(kept)
         with contextlib.suppress(EntryNotFoundError):  # there need be none; first, so that where FILE is kept this is too
-            hf_hub_download(path, "tokenizer_config.json")
+            hf_hub_download(path, CONFIG)
         return Path(hf_hub_download(path, FILE))
     except Exception as error:  # network, permission, name: the hub's own words are the best there are
         raise ConfigError(f"data.tokenizer_path={path}: no such file or directory, and not found on the hub: {error}") from error

@@ -25,7 +25,7 @@ class TokenSamples(Samples):
         self.starts = _mapped(directory / f"{split}.docs", np.dtype("<i8"))
         self.spec = {"vocab_size": index["vocab_size"], "seq_len": seq_len}
         self.seq_len = seq_len
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._facts = {
             "source": source,
             "tokenizer": index["tokenizer"],
@@ -36,10 +36,10 @@ class TokenSamples(Samples):
         self.fingerprint = digest([type(self).__name__, split, index["splits"][split]["sha256"], index["vocab_size"], seq_len])
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids)
+        return self.tokenizer.decode(ids)
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text).tolist()
+        return self.tokenizer.encode(text).tolist()
 
     def describe(self) -> Mapping[str, Any]:
         return {**super().describe(), **self._facts, **self.spec}

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from trainer.data.base import Samples
 
 
+@dataclass(frozen=True)
+class HuggingFaceForm:
+    """How a model is written so that transformers reads it."""
+
+    config: dict[str, Any]
+    """The content of config.json."""
+    rename: Callable[[str], str]
+    """From the canonical name of a parameter to its name there."""
+
+
 @dataclass(kw_only=True)
 class Model(Part):
     """A model. `build` gives a plain module; the strategy materialises and distributes it."""
@@ -79,6 +89,10 @@ class Model(Part):
         """
         numel = sum(p.numel() for p in module.parameters())
         return 6.0 * numel, "6 x parameters"
+
+    def hugging_face(self, spec: Mapping[str, Any]) -> HuggingFaceForm | None:
+        """This model, trained on data of `spec`, as one that `AutoModelForCausalLM` loads; None: it has no such form."""
+        return None
 
     def title(self) -> str:
         """What the model is, in words, for people."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
+from trainer.models.base import HuggingFaceForm
 from trainer.models.language import LanguageModel, data_vocab
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class GPT(LanguageModel):
             dim=self.dim,
             heads=self.heads,
             kv_heads=self.kv_heads or self.heads,
-            ffn_dim=self.ffn_dim or -(-8 * self.dim // (3 * 64)) * 64,
+            ffn_dim=self.inner_dim(),
             vocab_size=self.vocab_size or vocab,
             rope_theta=self.rope_theta,
             rope_scaling=self.rope_scaling,
@@ -94,6 +95,10 @@ class GPT(LanguageModel):
         )
         return self.check_freeze(decoder)
 
+    def inner_dim(self) -> int:
+        """`ffn_dim`, or what null means."""
+        return self.ffn_dim or -(-8 * self.dim // (3 * 64)) * 64
+
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
         return list(module.layers)  # type: ignore[arg-type]
 
@@ -102,3 +107,8 @@ class GPT(LanguageModel):
 
     def attention_size(self, module: nn.Module) -> tuple[int, int]:
         return self.layers, self.dim
+
+    def hugging_face(self, spec: Mapping[str, Any]) -> HuggingFaceForm:
+        from trainer.models.llama import llama_config, llama_name
+
+        return HuggingFaceForm(llama_config(self, spec), llama_name)

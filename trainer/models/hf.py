@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.assets import resolve_asset
 from trainer.errors import ConfigError
+from trainer.models.base import HuggingFaceForm
 from trainer.models.language import LanguageModel, data_vocab
 
 if TYPE_CHECKING:
@@ -96,3 +97,8 @@ class HF(LanguageModel):
             return 0, 0
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return text.num_hidden_layers, text.num_attention_heads * head_dim
+
+    def hugging_face(self, spec: Mapping[str, Any]) -> HuggingFaceForm:
+        from trainer.models.hf_module import config_json
+
+        return HuggingFaceForm(config_json(self), str)

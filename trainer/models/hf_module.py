@@ -73,6 +73,14 @@ def build(config: Any, path: str | None) -> nn.Module:
             raise ConfigError(f"model.path={path}: {config.model_type!r} is not a causal language model of transformers") from error
 
 
+def config_json(model: HF) -> dict[str, Any]:
+    """The content of config.json for `model`, whose weights are fp32."""
+    config = read_config(model)
+    config.architectures = [type(build(config, model.path)).__name__]
+    config.dtype = "float32"
+    return json.loads(config.to_json_string(use_diff=True))
+
+
 def decoder_layers(module: nn.Module) -> list[nn.Module]:
     """The repeated layers: those of the `ModuleList` with the most parameters."""
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList)]

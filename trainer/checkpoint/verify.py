@@ -1,0 +1,59 @@
+"""Whether a checkpoint's files are what was written: every sha256 again, with progress. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from trainer.checkpoint.directory import MANIFEST, check_format, read_manifest
+from trainer.errors import ConfigError, RunError
+
+CHUNK = 1 << 22  # bytes
+PROGRESS_AFTER = 2.0  # seconds
+
+
+def problems(path: Path, quiet: bool = False) -> list[str]:
+    """What is wrong with the checkpoint at `path`, a line for each file; nothing for one that is as it was written.
+
+    Progress is shown on the standard error where it takes more than two seconds, unless `quiet`.
+    """
+    try:
+        files = read_manifest(path)["files"]
+    except ConfigError:
+        return [f"{MANIFEST} is damaged"]
+    here = {file.name: file.stat().st_size for file in path.glob("*.safetensors")}
+    wrong = [f"{name} is missing" for name in sorted(files) if not (path / name).is_file()]
+    wrong += [f"{name} is not of this checkpoint" for name in sorted(here.keys() - files.keys())]
+    total = sum(here.get(name, 0) for name in files)
+    with tqdm(total=total, desc=f"checking {path.name}", unit="B", unit_scale=True, delay=PROGRESS_AFTER, leave=False, disable=quiet) as bar:
+        for name in sorted(files.keys() & here.keys()):
+            try:
+                if _sha256(path / name, bar.update) != files[name]:
+                    wrong.append(f"{name} is not what was written")
+            except OSError as error:
+                wrong.append(f"{name} cannot be read ({error.strerror or error})")
+    return sorted(wrong)
+
+
+def check(path: Path) -> None:
+    """Raise for a checkpoint that cannot be trusted.
+
+    Raises:
+        ConfigError: its format is newer than is known here.
+        RunError: a file is damaged or missing; names it.
+    """
+    check_format(path, read_manifest(path))
+    if wrong := problems(path):
+        raise RunError(f"{path}: is damaged: {'; '.join(wrong)}")
+
+
+def _sha256(path: Path, progress: Callable[[int], object]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            progress(len(chunk))
+    return digest.hexdigest()
