@@ -28,8 +28,8 @@ class StepValues:
     loss: float
     grad_norm: float
     count: int
-    bad: bool
-    """No step from the first bad one on moved the model."""
+    bad_in_a_row: int
+    """Steps up to this one that moved nothing, because their loss or gradient norm was not finite; 0: this one moved the model."""
     stop: bool
     """Some rank was asked to stop."""
 
@@ -72,8 +72,8 @@ class StepResult:
     def read(self) -> StepValues:
         """The values, once the device has them."""
         self.mark.wait()
-        loss, norm, count, bad, known = self._values.tolist()
-        return StepValues(loss, norm, int(count), bool(bad), known >= STOP)
+        loss, norm, count, bad_in_a_row, known = self._values.tolist()
+        return StepValues(loss, norm, int(count), int(bad_in_a_row), known >= STOP)
 
 
 def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, first: int, stop_asked: list[int]) -> Iterator[StepResult]:
@@ -102,7 +102,7 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
         loss = loss_sum / count
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
-        yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad, known]), exchange.own_loss)
+        yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad_in_a_row, known]), exchange.own_loss)
         count = known % STOP
 
 

@@ -31,6 +31,13 @@ class OptimizerName(Enum):
     adafactor = "adafactor"
 
 
+class OnBadSteps(Enum):
+    """`rollback` goes back to the last good checkpoint and passes over the samples of the bad steps."""
+
+    stop = "stop"
+    rollback = "rollback"
+
+
 class ScheduleName(Enum):
     """Shapes of the learning rate after warm-up (see trainer/optim.py)."""
 
@@ -60,6 +67,12 @@ class TrainConfig:
     """Recompute each block's activations in backward instead of keeping them."""
     compile: bool = False
     """Compile each block with torch.compile."""
+    max_bad_steps: int = 0
+    """A step whose loss or gradient norm is not finite moves nothing on any rank. Up to this many of them in a row are
+    skipped, each logged with its samples; one more, and `on_bad_steps` says what happens."""
+    on_bad_steps: OnBadSteps = OnBadSteps.stop
+    """After more than `max_bad_steps` in a row. stop: the run fails, and its last good checkpoint is kept. rollback: it goes back to
+    that checkpoint (or to the start where there is none) and goes on without the samples of those steps."""
     deterministic: bool = True
     """On CUDA, only deterministic kernels. (The CPU's are.)"""
 

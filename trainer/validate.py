@@ -68,6 +68,7 @@ def check_values(config: Any) -> None:
         ("train.stop_at", train.stop_at, 1),
         ("train.global_batch_size", train.global_batch_size, 1),
         ("train.micro_batch_size", train.micro_batch_size, 1),
+        ("train.max_bad_steps", train.max_bad_steps, 0),
         ("optim.lr", optim.lr, 0),
         ("optim.weight_decay", optim.weight_decay, 0),
         ("optim.momentum", optim.momentum, 0),

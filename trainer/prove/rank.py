@@ -85,7 +85,7 @@ def record(config: Config, samples: Samples, steps: int, device: torch.device, d
         observer.observe(0, last=False)
         for result in train_steps(engine, model, loader, config, 1, []):
             values = result.read()
-            if values.bad:
+            if values.bad_in_a_row:
                 raise RunError(f"step {result.step}: the loss ({values.loss:g}) or the gradient norm ({values.grad_norm:g}) is not finite")
             own = ([item for items, _ in fed for item in items], sum(count for _, count in fed))
             fed.clear()
