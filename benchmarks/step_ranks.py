@@ -51,7 +51,7 @@ def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.de
     results = train_steps(engine, config.model, loader, config, 1, [])
 
     def run(steps: int) -> None:
-        worker.consume(islice(results, steps), engine, config, samples, {}, progress, info, watchers)
+        worker.consume(islice(results, steps), engine, config, samples, {}, progress, info, watchers, [])
 
     return run
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
@@ -231,3 +235,56 @@ def test_a_stop_that_one_rank_is_asked_for_stops_all_with_a_checkpoint(tmp_path:
     assert first == second == f"at step {int(path.name[5:])}, saved in {path}; run the same command to go on"
     assert len(metrics(tmp_path)) == int(path.name[5:]) < 5
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "stopped"
+
+
+ASKED: list[int] = []
+
+
+@dataclass(kw_only=True)
+class StoppedInEvaluation(Tiny):
+    """Rank 1 alone is asked to stop in the second batch of the evaluation after the first `after` ones."""
+
+    after: int = 0
+
+    def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        global evaluated
+        evaluated += 1
+        if dist.get_rank() == 1 and evaluated == self.after + 2:
+            ASKED.append(1)
+        return super().metrics(module, batch)
+
+
+evaluated = 0
+
+
+def work(config: Config) -> str:
+    import os
+
+    from trainer import loop
+    from trainer.distributed import Place
+    from trainer.errors import Stopped
+    from trainer.worker import run as work
+
+    loop.CHECK_SECONDS = 0  # ask after every batch
+    try:
+        work(dataclasses.replace(config, log=LogConfig(progress=False)), Place(int(os.environ["RANK"]), 2, 0), ASKED)
+    except Stopped as stopped:
+        return str(stopped)
+    return "done"
+
+
+@pytest.mark.parametrize("strategy", [DDP(), FSDP()], ids=["ddp", "fsdp"])
+def test_a_stop_gives_an_evaluation_up_and_the_next_start_makes_it(strategy: Strategy, tmp_path: Path) -> None:
+    """The one of step 4 of 5, and then the last; in batches of 1 of 11 samples, 6 a rank."""
+    config = dataclasses.replace(tiny.config(strategy, tmp_path), eval=EvalConfig(every=2, batch_size=1))
+    first = dataclasses.replace(config, model=StoppedInEvaluation(after=6))
+    assert ranks.run(2, work, first) == [f"at step 4, saved in {directory(tmp_path, 4)}; run the same command to go on"] * 2
+    assert [line["step"] for line in metrics(tmp_path, "evals.jsonl")] == [2]
+    last = dataclasses.replace(config, model=StoppedInEvaluation(after=6))
+    told = f"at step 5, saved in {directory(tmp_path, 5)}, before its last evaluation; run the same command to go on"
+    assert ranks.run(2, work, last) == [told] * 2
+    assert [line["step"] for line in metrics(tmp_path, "evals.jsonl")] == [2, 4]
+    assert finished(config) is None
+    assert ranks.run(2, run, config) == ["done", "done"]
+    assert [line["step"] for line in metrics(tmp_path, "evals.jsonl")] == [2, 4, 5]
+    assert len(metrics(tmp_path)) == 5

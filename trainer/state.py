@@ -102,7 +102,7 @@ class Callback(ABC):
         """After a checkpoint is whole."""
 
     def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
-        """At the end of a run that did not fail: status "finished" or "stopped"; `facts` such as "sample"."""
+        """At the end of a run that did not fail: status "finished", "stopped", or "preempted" (before its last evaluation); `facts` such as "sample"."""
 
     def close(self) -> None:
         """Always called last, also after an error."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import torch.distributed as dist
 import trainer
 from trainer import callbacks as callback_parts
 from trainer import config as configs
-from trainer import distributed, precision
+from trainer import distributed, precision, signals
 from trainer.bad_steps import BAD_STEPS, RollBack, Start
-from trainer.callbacks.metrics import cut_back
+from trainer.callbacks.metrics import EVALS, cut_back, last_recorded
 from trainer.callbacks.profile import Profile
 from trainer.checkpoint.directory import directory, find, last_step, remove_after, remove_old
 from trainer.checkpoint.load import load
@@ -47,7 +46,7 @@ def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """
     assert config.run_dir is not None
     with ExitStack() as stack:
-        stop_asked = stack.enter_context(_signals([] if asked is None else asked))
+        stop_asked = stack.enter_context(signals.kept([] if asked is None else asked))
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
         distributed.init(place, device)
@@ -66,26 +65,6 @@ def _train_from(start: Start, config: Config, run_dir: Path, device: torch.devic
         except RollBack as error:
             return error.start
     return None
-
-
-@contextmanager
-def _signals(asked: list[int]) -> Iterator[list[int]]:
-    """SIGTERM, and SIGINT once, ask for a stop that all ranks agree on; SIGINT twice is at once."""
-
-    def ask(number: int, _: Any) -> None:
-        if number == signal.SIGINT and signal.SIGINT in asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        old = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread (a Ray worker): whoever owns the process handles signals
-        old = {}
-    try:
-        yield asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def build_engine(config: Config, samples: Samples, device: torch.device) -> Engine:
@@ -126,7 +105,8 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
     steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1)
-    stopped = consume(steps, engine, config, held_out, facts, progress, info, watchers)
+    stopped = _evaluation_missing(config, run_dir, start, position) and _evaluate(engine, config, held_out, position.step, watchers, progress, stop_asked)
+    stopped = stopped or consume(steps, engine, config, held_out, facts, progress, info, watchers, stop_asked)
     if stopped and progress.position.step < last:
         progress.position = progress.good  # bad steps at the end are done again: nothing of them is lost, and they are counted from 1
     step = progress.position.step
@@ -135,8 +115,9 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
     if stopped and step < last:
         _finish(watchers, "stopped", {})
         raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; run the same command to go on")
-    if config.eval.at_end:
-        _evaluate(engine, config, held_out, step, watchers, progress)
+    if config.eval.at_end and _evaluate(engine, config, held_out, step, watchers, progress, stop_asked):
+        _finish(watchers, "preempted", {})
+        raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}, before its last evaluation; run the same command to go on")
     told: dict[str, Any] = {"train_loss": progress.train_loss, "eval": progress.metrics}
     with torch.no_grad():
         engine.model.eval()
@@ -178,6 +159,7 @@ def consume(
     progress: Progress,
     info: RunInfo,
     watchers: list[Callback],
+    stop_asked: list[int],
 ) -> bool:
     """Take the steps: record each one step late, evaluate and save where it is due; returns whether a stop was asked for."""
     pending: StepResult | None = None
@@ -193,7 +175,7 @@ def consume(
             stopping = record(result, config, progress, info, watchers) or stopping
             pending = None
             if due_eval:
-                _evaluate(engine, config, held_out, result.step, watchers, progress)
+                stopping = _evaluate(engine, config, held_out, result.step, watchers, progress, stop_asked) or stopping
             if due_save and progress.position == progress.good:  # else there is nothing new: a checkpoint to go back to is of a good step
                 _save(engine, config, facts, progress, info, watchers)
             progress.mark = Mark(engine.device)
@@ -208,10 +190,24 @@ def _due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: list[Callback], progress: Progress) -> None:
-    progress.metrics = evaluate(engine, config.model, held_out, config.eval.batch_size)
+def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: list[Callback], progress: Progress, stop_asked: list[int]) -> bool:
+    """Evaluate as of `step`; returns whether that was given up, because a stop was asked for."""
+    found = evaluate(engine, config.model, held_out, config.eval.batch_size, stop_asked)
+    if found is None:
+        return True
+    progress.metrics = found
     for watcher in watchers:
         watcher.on_eval(step, progress.metrics)
+    return False
+
+
+def _evaluation_missing(config: Config, run_dir: Path, start: Start, position: Position) -> bool:
+    """Whether this run was stopped in the evaluation of the step that it goes on from. Rank 0's answer for all."""
+    if start.resume != "auto" or not position.step or not _due(config.eval.every, position.step) or (config.eval.at_end and position.step == last_step(config)):
+        return False
+    missing = [dist.get_rank() == 0 and last_recorded(run_dir / EVALS) != position.step]
+    dist.broadcast_object_list(missing)
+    return missing[0]
 
 
 def _facts(config: Config, samples: Samples) -> dict[str, Any]:

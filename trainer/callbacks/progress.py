@@ -82,7 +82,7 @@ def describe_end(run: RunInfo, recent: Sequence[StepInfo], last_eval: tuple[int,
     entropy = run.data.get("unigram_entropy")
     unit = "" if entropy is None else " nats"
     at = recent[-1].step if recent else run.first_step - 1
-    on = "the same command goes on from here" if at < run.last_step else "to go on, leave out train.stop_at or raise it"
+    on = "the same command goes on from here" if at < run.last_step or status == "preempted" else "to go on, leave out train.stop_at or raise it"
     lines = [f"finished  step {at}" if status == "finished" else f"{status}   at step {at} of {run.max_steps}: {on}"]
     if recent:
         newest = list(recent)[-LAST_STEPS:]

@@ -7,10 +7,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError, RunError, Stopped
 from trainer.launchers.base import TRAIN, Launcher, is_rank, load_work
 from trainer.launchers.processes import run_children
-from trainer.launchers.ranks import INTERRUPTED, RankDied, restarting
+from trainer.launchers.ranks import INTERRUPTED, RankDied, failure_recorded, restarting
+from trainer.signals import kept
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -55,30 +56,35 @@ class Local(Launcher):
         return self.nnodes * self.processes(config)
 
     def launch(self, config: Config, work: str = TRAIN) -> None:
+        with kept([]) as asked:
+            try:
+                self._launch(config, work, asked)
+            except KeyboardInterrupt:
+                raise RunError(INTERRUPTED) from None
+
+    def _launch(self, config: Config, work: str, asked: list[int]) -> None:
         if is_rank():
             from trainer.distributed import Place
-            from trainer.launchers.ranks import failure_recorded
 
             place = Place.from_env()
             with failure_recorded(place.rank):
-                load_work(work)(config, place)
+                load_work(work)(config, place, asked)
             return
         for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
             config.data.open(split)
-        nproc = self.processes(config)
-        if nproc * self.nnodes == 1 and config.run.max_restarts == 0:
+        nproc, restarts = self.processes(config), config.run.max_restarts
+        if nproc * self.nnodes == 1 and restarts == 0:
             from trainer.distributed import Place
 
-            try:
-                load_work(work)(config, Place())
-            except KeyboardInterrupt:
-                raise RunError(INTERRUPTED) from None
+            load_work(work)(config, Place(), asked)
             return
-        for restart in range(1, config.run.max_restarts + 2):
+        for restart in range(1, restarts + 2):
+            if asked:
+                raise Stopped("before training began; run the same command to go on")
             try:
-                run_children(self, config, nproc, work)
+                run_children(self, config, nproc, work, asked)
                 return
             except RankDied as error:
-                if restart > config.run.max_restarts:
+                if restart > restarts or asked:
                     raise
-                print(restarting(error, restart, config.run.max_restarts), file=sys.stderr)
+                print(restarting(error, restart, restarts), file=sys.stderr)

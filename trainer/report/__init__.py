@@ -20,6 +20,7 @@ from trainer.units import count, duration, printable, size
 STATUS = {
     "finished": "finished",
     "stopped": "stopped, resumable",
+    "preempted": "stopped before its last evaluation, resumable",
     "failed": "failed",
     "running": "not ended: still running, or killed",
 }

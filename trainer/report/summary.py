@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.callbacks.metrics import EVALS, LAST_STEPS, METRICS, parse, read
+from trainer.callbacks.metrics import EVALS, LAST_STEPS, METRICS, last_recorded, read
 from trainer.errors import ConfigError
 from trainer.report.curves import Envelope, Point
 
@@ -90,16 +90,7 @@ def _span(path: Path) -> tuple[int, int] | None:
     first = next(read(path), None)
     if first is None:
         return None
-    with path.open("rb") as file:  # the last lines are enough
-        file.seek(max(0, path.stat().st_size - 2**16))
-        tail = file.read().splitlines()
-    last = first
-    for line in reversed(tail):
-        record = parse(line)
-        if record is not None:
-            last = record
-            break
-    return first["step"], last["step"]
+    return first["step"], last_recorded(path) or first["step"]
 
 
 def _count(summary: Summary, record: dict[str, Any]) -> None:
