@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.checkpoint.directory import newest_step
 from trainer.errors import ConfigError, RunError, Stopped
-from trainer.launchers.base import TRAIN, Launcher, is_rank, load_work
+from trainer.launchers.base import TRAIN, Launcher, count_gpus, is_rank, load_work
 from trainer.launchers.processes import run_children
 from trainer.launchers.ranks import INTERRUPTED, RankDied, failure_recorded, restarting
 from trainer.signals import kept
+from trainer.validate import largest_world_size
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -55,6 +58,17 @@ class Local(Launcher):
             return int(os.environ["WORLD_SIZE"])
         return self.nnodes * self.processes(config)
 
+    def check_min_ranks(self, config: Config) -> None:
+        if is_rank():  # torchrun chooses the number
+            return
+        if self.nnodes > 1:
+            raise ConfigError(
+                f"run.min_ranks={config.run.min_ranks}: is for one machine, and there are launcher.nnodes={self.nnodes}, whose launchers cannot agree; "
+                "use torchrun with NNODES=MIN:MAX (launch/torchrun.sh)"
+            )
+        if config.run.max_restarts == 0:
+            raise ConfigError(f"run.min_ranks={config.run.min_ranks}: has no effect with run.max_restarts=0; give run.max_restarts=N")
+
     def launch(self, config: Config, work: str = TRAIN) -> None:
         with kept([]) as asked:
             try:
@@ -78,6 +92,8 @@ class Local(Launcher):
 
             load_work(work)(config, Place(), asked)
             return
+        assert config.run_dir is not None
+        run_dir, without_progress = Path(config.run_dir), None
         for restart in range(1, restarts + 2):
             if asked:
                 raise Stopped("before training began; run the same command to go on")
@@ -87,4 +103,17 @@ class Local(Launcher):
             except RankDied as error:
                 if restart > restarts or asked:
                     raise
-                print(restarting(error, restart, restarts), file=sys.stderr)
+                newest = newest_step(run_dir)
+                fewer = self._fewer(config, nproc, again=newest == without_progress)
+                without_progress = None if fewer else newest
+                changed = f", on {fewer} rank{'' if fewer == 1 else 's'} instead of {nproc}" if fewer else ""
+                print(restarting(error, restart, restarts, changed), file=sys.stderr)
+                nproc = fewer or nproc
+
+    def _fewer(self, config: Config, nproc: int, again: bool) -> int | None:
+        """On how many ranks less than `nproc` to go on after one has died, `again` without a new checkpoint; None: on as many."""
+        if config.run.min_ranks is None:
+            return None
+        gpus = count_gpus() if config.train.device.name != "cpu" else 0
+        room = min(nproc - 1 if again else nproc, gpus or nproc)
+        return largest_world_size(config, room) if room < nproc else None
