@@ -26,14 +26,15 @@ def keep(asked: list[int]) -> dict[signal.Signals, Any]:
 
 @contextmanager
 def kept(asked: list[int]) -> Iterator[list[int]]:
-    """`keep`, and afterwards as it was; not where a stop was asked for: the same signal again must not change how the process ends."""
+    """`keep`, and afterwards as it was. Where a stop was asked for, SIGTERM is ignored from then on: again, it must not change how the process ends."""
     old = keep(asked)
     try:
         yield asked
     finally:
-        if not asked:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+        if asked and old:
+            old[signal.SIGTERM] = signal.SIG_IGN  # not `ask`: Python takes its own handlers away before it has ended
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
