@@ -65,10 +65,8 @@ def test_sigterm_twice_under_torchrun(tmp_path):
     process.send_signal(signal.SIGTERM)
     wait_until(lambda: (tmp_path / "x" / "checkpoints").exists(), process)
     process.send_signal(signal.SIGTERM)
-    status, _, err = finish(process)
-    assert status == 1  # torchrun's own
-    assert err.count("stopped, resumable: at step ") == 1 or "Traceback" in err
-    assert assert_whole(tmp_path / "x") >= 2
+    assert finish(process)[0] == 1  # torchrun's own
+    assert assert_whole(tmp_path / "x") == steps_done(tmp_path / "x")
     wait_until(lambda: left(children) == [], seconds=30)
 
 
@@ -83,7 +81,9 @@ def test_interrupts_under_torchrun(times, tmp_path):
         time.sleep(0.01)
     assert finish(process)[0] == 1
     wait_until(lambda: left(children) == [], seconds=30)
-    assert_whole(tmp_path / "x")
+    newest = assert_whole(tmp_path / "x")
+    if times == 1:
+        assert newest == steps_done(tmp_path / "x")  # an agreed stop
 
 
 def test_a_long_evaluation_is_not_waited_for(tmp_path):
