@@ -21,6 +21,7 @@ from benchmarks import bare
 from benchmarks.measure import collect, order
 from trainer import callbacks, distributed, worker
 from trainer import config as configs
+from trainer.bad_steps import Start
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.data.tokens import Packed
@@ -46,11 +47,11 @@ def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.de
     for watcher in watchers:
         watcher.on_start(info)
         stack.callback(watcher.close)
-    progress = Progress(position, Mark(device), saved=0)
+    progress = Progress(position, Mark(device), -1, loader.order, Start("never"))
     results = train_steps(engine, config.model, loader, config, 1, [])
 
     def run(steps: int) -> None:
-        worker.consume(islice(results, steps), engine, config, samples, {}, progress, info, watchers)
+        worker.consume(islice(results, steps), engine, config, samples, {}, progress, info, watchers, [])
 
     return run
 

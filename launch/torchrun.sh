@@ -1,6 +1,7 @@
 #!/bin/sh
 # Under torchrun, on one machine:   NPROC=4 launch/torchrun.sh +strategy=fsdp
 # on several, the same on each:     NNODES=2 NPROC=8 RDZV_ENDPOINT=node0:29500 launch/torchrun.sh +strategy=fsdp
+# with NNODES=1:2 it goes on with the machines that are left.
 # MAX_RESTARTS starts the ranks again from the last checkpoint when one has died.
 set -eu
 if [ -n "${RDZV_ENDPOINT:-}" ]; then

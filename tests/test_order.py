@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.order import Order, Permutation, micro_batches
+from trainer.order import Order, Permutation, batch_of, micro_batches
 
 
 @settings(max_examples=60, deadline=None)
@@ -78,3 +78,9 @@ def test_a_step_has_the_same_samples_on_any_number_of_ranks(ranks: int, micro: i
         taken = [order.take(span) for rank in range(ranks) for span in micro_batches(step, 8, rank, ranks, micro)]
         assert [sample for samples in taken for sample in samples] == alone.take(range((step - 1) * 8, step * 8))
         assert {len(samples) for samples in taken} == {micro or 8 // ranks}
+
+
+@given(left_out=st.sets(st.integers(1, 40)))
+def test_steps_take_the_batches_that_are_not_passed_over_in_order(left_out: set[int]) -> None:
+    taken = [batch_of(step, sorted(left_out)) for step in range(1, 30)]
+    assert taken == [batch for batch in range(1, 80) if batch not in left_out][:29]

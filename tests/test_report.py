@@ -177,7 +177,7 @@ def test_totals(tmp_path):
         [
             record(11, tokens=1100, step_seconds=1.0, data_seconds=0.5, tokens_per_second=100.0, mfu=0.1, loss=4.0),
             record(12, tokens=1400, step_seconds=3.0, data_seconds=0.1, tokens_per_second=100.0, mfu=0.5, loss=2.0, memory_bytes=2**30),
-            record(13, tokens=1500, step_seconds=1.0, data_seconds=0.0, tokens_per_second=100.0, mfu=None, loss=None),
+            record(13, tokens=1500, step_seconds=1.0, data_seconds=0.0, tokens_per_second=100.0, mfu=None, loss=None, skipped=True),
         ],
     )
     write_lines(tmp_path / "evals.jsonl", [{"step": 12, "loss": 3.0}, {"step": 13, "loss": 2.5}])
@@ -189,7 +189,7 @@ def test_totals(tmp_path):
     assert summary.mfu == pytest.approx((0.1 * 1 + 0.5 * 3) / 4)  # over the time that has one
     assert summary.loss == pytest.approx((4.0 * 100 + 2.0 * 300) / 400)  # over tokens
     assert summary.memory_bytes == 2**30
-    assert summary.not_finite == 1
+    assert summary.skipped == 1
     assert summary.last_eval == {"step": 13, "loss": 2.5}
     assert summary.evals == {"loss": [[(12, 3.0), (13, 2.5)]]}
     assert summary.curves["loss"] == [[(11, 4.0), (12, 2.0)]]
@@ -299,9 +299,9 @@ def test_a_run_without_a_step(tmp_path):
 
 
 def test_a_run_whose_numbers_are_all_not_finite(tmp_path):
-    write_lines(tmp_path / "metrics.jsonl", [record(1, loss=None, grad_norm=None, mfu=None)])
+    write_lines(tmp_path / "metrics.jsonl", [record(1, loss=None, grad_norm=None, mfu=None, skipped=True)])
     page = Page(write(tmp_path).read_text())
-    assert "Steps not finite" in page.text
+    assert "Steps skipped" in page.text
     assert not any((item["aria-label"] or "").startswith("Loss") for item in page.all("svg"))
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from trainer.config import Config
 from trainer.errors import ConfigError
-from trainer.validate import check_batch, nearest
+from trainer.launchers.local import Local
+from trainer.sections import RunConfig, TrainConfig
+from trainer.strategies.fsdp import HSDP
+from trainer.validate import check_batch, largest_world_size, nearest
 
 
 @pytest.mark.parametrize(("batch", "micro", "world"), [(1, None, 1), (8, 2, 4), (8, None, 8), (12, 3, 2)])
@@ -26,6 +30,20 @@ def test_batches_that_divide(batch, micro, world):
 def test_batches_that_do_not(batch, micro, world, message):
     with pytest.raises(ConfigError, match=message):
         check_batch(batch, micro, world)
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "least", "most", "expected"),
+    [(12, None, 1, 7, 6), (12, None, 1, 5, 4), (12, 4, 1, 5, 3), (12, None, 5, 5, None), (7, None, 2, 6, None), (8, None, 8, 8, 8)],
+)
+def test_the_largest_number_of_processes_that_fits(batch, micro, least, most, expected):
+    train = TrainConfig(global_batch_size=batch, micro_batch_size=micro)
+    assert largest_world_size(Config(train=train, run=RunConfig(min_ranks=least), launcher=Local()), most) == expected
+
+
+def test_the_largest_number_of_processes_that_the_strategy_takes():
+    config = Config(train=TrainConfig(global_batch_size=12), run=RunConfig(min_ranks=1), launcher=Local(), strategy=HSDP(shard_size=2))
+    assert largest_world_size(config, 3) == 2
 
 
 def test_the_nearest_key_is_found_by_its_whole_name_or_its_last_part():

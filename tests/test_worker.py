@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
 from trainer.checkpoint.directory import directory, finished, list_whole, read_manifest
 from trainer.config import Config
+from trainer.order import Order
 from trainer.sections import CheckpointConfig, EvalConfig, LogConfig, OptimizerName, ProfileConfig
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
@@ -117,11 +122,13 @@ def test_a_loss_that_is_not_finite_stops_every_rank_and_keeps_the_last_good_stat
     config = tiny.config(strategy, tmp_path, model=Tiny(nan_at="1:15:loss"), optim={"name": name})
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(every=2))
     told = ranks.run(2, run, config)
+    samples = Order(64, 0).take(range(24, 32))
     assert (
         told
         == [
             f"RunError: step 4: the loss is not finite on rank 1. No rank has moved the model in this step; the last good step is 3, "
-            f"and the last good checkpoint is {directory(tmp_path, 2)}. Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step"
+            f"and the last good checkpoint is {directory(tmp_path, 2)}. Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step: "
+            f"{', '.join(map(str, samples[:6]))}, ... (8 in {tmp_path / 'bad_steps.jsonl'})"
         ]
         * 2
     )
@@ -144,11 +151,11 @@ def after_bad_step(config: Config) -> bool:
     engine = tiny.make_engine(config)
     batches, before, bad = tiny.loader(config, 1, 5), tiny.parameters(engine), []
     for result in train_steps(engine, config.model, batches, config, 1, []):
-        if not result.read().bad:
+        bad.append(result.read().bad_in_a_row)
+        if not bad[-1]:
             before = tiny.parameters(engine)
-        bad.append(result.read().bad)
     batches.close()
-    assert bad == [False, False, True, True, True]
+    assert bad == [0, 0, 1, 2, 3]
     return all(torch.equal(value, before[name]) for name, value in tiny.parameters(engine).items())
 
 
@@ -158,18 +165,6 @@ def after_bad_step(config: Config) -> bool:
 def test_a_bad_step_and_those_after_it_move_nothing(strategy: Strategy, optim: dict[str, Any], kind: str) -> None:
     config = tiny.config(strategy, model=Tiny(nan_at=f"1:9:{kind}"), optim=optim)
     assert ranks.run(2, after_bad_step, config) == [True, True]
-
-
-def test_a_batch_without_labels_is_named(tmp_path: Path) -> None:
-    from trainer.loop import StepValues
-    from trainer.recording import bad_step
-    from trainer.state import RunInfo
-
-    info = RunInfo(tmp_path, {}, "ddp", 4, "cpu", "tiny", 1, 1, 5, 5, 1.0, "", 1.0, "")
-    values = StepValues(float("nan"), float("nan"), 0, True, False)
-    assert bad_step(2, values, [], 1, info).startswith("step 2: the global batch has no label that counts. No rank has moved")
-    several = StepValues(float("nan"), float("nan"), 5, True, False)
-    assert bad_step(2, several, [1, 3], 1, info).startswith("step 2: the loss is not finite on 2 of 4 ranks")
 
 
 def test_a_finished_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
@@ -240,3 +235,56 @@ def test_a_stop_that_one_rank_is_asked_for_stops_all_with_a_checkpoint(tmp_path:
     assert first == second == f"at step {int(path.name[5:])}, saved in {path}; run the same command to go on"
     assert len(metrics(tmp_path)) == int(path.name[5:]) < 5
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "stopped"
+
+
+ASKED: list[int] = []
+
+
+@dataclass(kw_only=True)
+class StoppedInEvaluation(Tiny):
+    """Rank 1 alone is asked to stop in the second batch of the evaluation after the first `after` ones."""
+
+    after: int = 0
+
+    def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        global evaluated
+        evaluated += 1
+        if dist.get_rank() == 1 and evaluated == self.after + 2:
+            ASKED.append(1)
+        return super().metrics(module, batch)
+
+
+evaluated = 0
+
+
+def work(config: Config) -> str:
+    import os
+
+    from trainer import loop
+    from trainer.distributed import Place
+    from trainer.errors import Stopped
+    from trainer.worker import run as work
+
+    loop.CHECK_SECONDS = 0  # ask after every batch
+    try:
+        work(dataclasses.replace(config, log=LogConfig(progress=False)), Place(int(os.environ["RANK"]), 2, 0), ASKED)
+    except Stopped as stopped:
+        return str(stopped)
+    return "done"
+
+
+@pytest.mark.parametrize("strategy", [DDP(), FSDP()], ids=["ddp", "fsdp"])
+def test_a_stop_gives_an_evaluation_up_and_the_next_start_makes_it(strategy: Strategy, tmp_path: Path) -> None:
+    """The one of step 4 of 5, and then the last; in batches of 1 of 11 samples, 6 a rank."""
+    config = dataclasses.replace(tiny.config(strategy, tmp_path), eval=EvalConfig(every=2, batch_size=1))
+    first = dataclasses.replace(config, model=StoppedInEvaluation(after=6))
+    assert ranks.run(2, work, first) == [f"at step 4, saved in {directory(tmp_path, 4)}; run the same command to go on"] * 2
+    assert [line["step"] for line in metrics(tmp_path, "evals.jsonl")] == [2]
+    last = dataclasses.replace(config, model=StoppedInEvaluation(after=6))
+    told = f"at step 5, saved in {directory(tmp_path, 5)}, before its last evaluation; run the same command to go on"
+    assert ranks.run(2, work, last) == [told] * 2
+    assert [line["step"] for line in metrics(tmp_path, "evals.jsonl")] == [2, 4]
+    assert finished(config) is None
+    assert ranks.run(2, run, config) == ["done", "done"]
+    assert [line["step"] for line in metrics(tmp_path, "evals.jsonl")] == [2, 4, 5]
+    assert len(metrics(tmp_path)) == 5

@@ -119,7 +119,9 @@ class Tiny(Model):
     scalar: bool = False
     use: dict[str, str] = field(default_factory=dict)
     nan_at: str = ""
-    """"RANK:FORWARD:loss" or "RANK:FORWARD:gradient": where a value is not finite."""
+    """"RANK:FORWARD[,FORWARD]:KIND", where a value is not finite: KIND is loss, gradient, or constant (the loss, and not its gradients)."""
+    nan_ids: list[list[int]] = field(default_factory=list)
+    """The loss of a sample with one of these `input_ids` is not finite (in micro-batches of 1)."""
 
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         return Net(self)
@@ -133,10 +135,12 @@ class Tiny(Model):
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         loss = module(batch["input_ids"], batch["labels"])
         if self.nan_at:
-            rank, forward, kind = self.nan_at.split(":")
+            rank, forwards, kind = self.nan_at.split(":")
             plain = module.module if hasattr(module, "module") else module
-            if dist.get_rank() == int(rank) and plain.forwards == int(forward) and module.training:
-                loss = loss * float("nan") if kind == "loss" else _NanGradient.apply(loss)
+            if dist.get_rank() == int(rank) and str(plain.forwards) in forwards.split(",") and module.training:
+                loss = {"loss": loss * float("nan"), "gradient": _NanGradient.apply(loss), "constant": loss + float("inf")}[kind]
+        if module.training and batch["input_ids"][0].tolist() in self.nan_ids:
+            loss = loss * float("nan")
         return loss
 
 
@@ -214,7 +218,7 @@ def train(config: Config, *, engine: Engine | None = None, first: int = 1) -> Tr
     try:
         for result in train_steps(engine, config.model, batches, config, first, []):
             values = result.read()
-            assert not values.bad
+            assert not values.bad_in_a_row
             results.append((values.loss, values.grad_norm, result.lr))
     finally:
         batches.close()

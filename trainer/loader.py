@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer.data.base import Samples
 from trainer.models.base import Model
-from trainer.order import Order, micro_batches
+from trainer.order import Order, batch_of, micro_batches
 
 Batch = Mapping[str, Tensor]
 Places = tuple[list[range], list[list[int]]]  # of each micro-batch in a step
@@ -37,6 +37,7 @@ class Loader:
     """Iterates over `steps` for one data rank; `peek_count` looks one ahead.
 
     `prefetch` steps are made ready ahead, or as many groups of steps where these are small (`Samples.sample_bytes`).
+    `passed_over` are batches of the order that no step takes, sorted.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Loader:
         steps: range,
         prefetch: int,
         workers: int,
+        passed_over: Sequence[int] = (),
     ):
         self.samples, self.model, self.device = samples, model, device
         self.order = Order(len(samples), seed)
         self._known: tuple[int, list[Places]] = (-1, [])
         self._share = (global_batch, rank, ranks, micro_batch)
+        self._passed_over = passed_over
         self._todo = steps
         self._group = max(1, GROUP_BYTES * ranks // (samples.sample_bytes * global_batch)) if samples.sample_bytes else 1
         self._prefetch = prefetch
@@ -108,7 +111,8 @@ class Loader:
         block = (step - 1) // ahead
         known, places = self._known
         if known != block:
-            positions = [micro_batches(number, global_batch, rank, ranks, micro) for number in range(block * ahead + 1, (block + 1) * ahead + 1)]
+            batches = [batch_of(number, self._passed_over) for number in range(block * ahead + 1, (block + 1) * ahead + 1)]
+            positions = [micro_batches(batch, global_batch, rank, ranks, micro) for batch in batches]
             samples = iter(self.order.take_all([span for spans in positions for span in spans]))
             places = [(spans, list(islice(samples, len(spans)))) for spans in positions]
             self._known = (block, places)  # one value, because several threads read and replace it

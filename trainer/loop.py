@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from trainer.precision import param_dtype
 from trainer.schedule import lr_factor
 from trainer.strategies.engine import Batch, Engine, not_finite
 
+CHECK_SECONDS = 1.0  # between two agreements in an evaluation
 STOP = 2.0**40  # stands for one rank's wish to stop beside a count: both are whole numbers, and exact in fp64
 
 
@@ -28,8 +29,8 @@ class StepValues:
     loss: float
     grad_norm: float
     count: int
-    bad: bool
-    """No step from the first bad one on moved the model."""
+    bad_in_a_row: int
+    """Steps up to this one that moved nothing, because their loss or gradient norm was not finite; 0: this one moved the model."""
     stop: bool
     """Some rank was asked to stop."""
 
@@ -72,8 +73,8 @@ class StepResult:
     def read(self) -> StepValues:
         """The values, once the device has them."""
         self.mark.wait()
-        loss, norm, count, bad, known = self._values.tolist()
-        return StepValues(loss, norm, int(count), bool(bad), known >= STOP)
+        loss, norm, count, bad_in_a_row, known = self._values.tolist()
+        return StepValues(loss, norm, int(count), int(bad_in_a_row), known >= STOP)
 
 
 def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, first: int, stop_asked: list[int]) -> Iterator[StepResult]:
@@ -102,7 +103,7 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
         loss = loss_sum / count
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
-        yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad, known]), exchange.own_loss)
+        yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad_in_a_row, known]), exchange.own_loss)
         count = known % STOP
 
 
@@ -150,9 +151,38 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
+class StopCheck:
+    """Agrees now and then whether some rank was asked to stop, where ranks go through turns and do not meet otherwise.
+
+    One small all-reduce about every `CHECK_SECONDS`: it brings the time that the slowest rank took since the one before,
+    from which all ranks find the same number of turns until the next.
+    """
+
+    def __init__(self, stop_asked: Sequence[int], device: torch.device):
+        self._stop_asked, self._device = stop_asked, device
+        self._turns = self._left = 1
+        self._since = time.perf_counter()
+
+    def __call__(self) -> bool:
+        """Whether to stop, the same on all ranks. Call once a turn."""
+        if dist.get_world_size() == 1:
+            return bool(self._stop_asked)
+        self._left -= 1
+        if self._left:
+            return False
+        shared = torch.tensor([bool(self._stop_asked), time.perf_counter() - self._since], dtype=torch.float64, device=self._device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        stop, seconds = shared.tolist()
+        self._turns = self._left = max(1, min(8 * self._turns, int(self._turns * CHECK_SECONDS / max(seconds, 1e-9))))
+        self._since = time.perf_counter()
+        return bool(stop)
+
+
 @torch.no_grad()
-def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int) -> dict[str, float]:
+def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int, stop_asked: Sequence[int] = ()) -> dict[str, float] | None:
     """Means of `model.metrics` over the whole of `samples`, exact: sums and counts in fp64.
+
+    None: given up on every rank, because some rank was asked to stop (`stop_asked` became non-empty there).
 
     Batches of `batch_size` are dealt to the ranks in turn, so each is computed alike on any number
     of ranks; a rank without one repeats the first with weight 0, because sharded forwards are collectives.
@@ -163,7 +193,11 @@ def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int) ->
     count = torch.zeros((), dtype=torch.float64)
     was_training = engine.model.training
     engine.model.eval()
+    check = StopCheck(stop_asked, engine.device)
     for turn in range(0, len(starts), ranks):
+        if check():
+            engine.model.train(was_training)
+            return None
         mine = turn + rank < len(starts)
         start = starts[turn + rank] if mine else 0
         batch = samples.batch(range(start, min(start + batch_size, len(samples))))

@@ -1,4 +1,4 @@
-"""The order of the data as arithmetic: the batch of a step is a function of (seed, step) alone."""
+"""The order of the data as arithmetic: the batch of a step is a function of (seed, step, batches passed over) alone."""
 
 from __future__ import annotations
 
@@ -88,9 +88,17 @@ class Order:
         return permutation
 
 
-def micro_batches(step: int, global_batch: int, rank: int, ranks: int, micro: int | None) -> list[range]:
-    """Positions of the micro-batches that data rank `rank` of `ranks` takes in step `step` (1 is the first)."""
+def batch_of(step: int, passed_over: Sequence[int]) -> int:
+    """The batch of the order that `step` takes (1 is the first of each): batches in `passed_over`, sorted, are left out."""
+    batch = step
+    for left_out in passed_over:
+        batch += left_out <= batch
+    return batch
+
+
+def micro_batches(batch: int, global_batch: int, rank: int, ranks: int, micro: int | None) -> list[range]:
+    """Positions of the micro-batches that data rank `rank` of `ranks` takes of the global batch `batch` (1 is the first)."""
     share = global_batch // ranks
-    first = (step - 1) * global_batch + rank * share
+    first = (batch - 1) * global_batch + rank * share
     size = share if micro is None else micro
     return [range(start, start + size) for start in range(first, first + share, size)]

@@ -11,13 +11,16 @@ import torch
 import torch.distributed as dist
 
 from trainer import config as configs
-from trainer.checkpoint.directory import last_step, list_whole
+from trainer.bad_steps import BadStep, RollBack, Start, go_back, note, skipped, stop
+from trainer.checkpoint.directory import last_step
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.errors import RunError
 from trainer.flops import peak_flops
 from trainer.loop import Mark, StepResult, StepValues, ranks_with_bad_loss
 from trainer.memory import peak_bytes
+from trainer.order import Order, batch_of
+from trainer.sections import OnBadSteps
 from trainer.state import Callback, Position, RunInfo, StepInfo
 from trainer.strategies.engine import Engine
 
@@ -31,12 +34,21 @@ class Progress:
     position: Position
     mark: Mark
     saved: int
-    """The step of the last checkpoint; 0: none."""
+    """The step of the last checkpoint; -1: none."""
+    order: Order
+    start: Start
+    resume: str = "never"
+    """Where the last good checkpoint is, as `checkpoint.resume`."""
+    good: Position = field(init=False)
+    """As of the last step that moved the model: what the model holds now."""
     train_loss: float = float("nan")
     metrics: dict[str, float] = field(default_factory=dict)
     memory: int = 0
     """Peak bytes, as of `memory_time`."""
     memory_time: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.good = self.position
 
 
 def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: Position, found: Path | None) -> RunInfo:
@@ -63,22 +75,26 @@ def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, po
         peak_source=source,
         data=samples.describe(),
         resumed_from=str(found) if found else None,
+        passed_over=position.passed_over,
     )
 
 
-def record(result: StepResult, progress: Progress, info: RunInfo, watchers: list[Callback]) -> bool:
+def record(result: StepResult, config: Config, progress: Progress, info: RunInfo, watchers: list[Callback]) -> bool:
     """Read a step's results and pass them on; returns whether some rank was asked to stop.
 
     Raises:
-        RunError: the loss or gradient norm was not finite: no rank has moved the model since.
+        RunError: more steps in a row than `train.max_bad_steps` had a loss or gradient norm that was not finite.
+        RollBack: so it was, and the run is to go back.
     """
     values = result.read()
-    if values.bad:
-        bad_ranks = [] if math.isfinite(values.loss) or values.count == 0 else ranks_with_bad_loss(result)
-        raise RunError(bad_step(result.step, values, bad_ranks, progress.position.step, info))
+    before = progress.position
+    if values.bad_in_a_row:
+        _judge(result, values, config, progress, info)
+        progress.position = Position(result.step, before.tokens, before.skipped + 1, before.passed_over)
+    else:
+        progress.position = progress.good = Position(result.step, before.tokens + values.count, before.skipped, before.passed_over)
+        progress.train_loss = values.loss
     seconds, progress.mark = result.mark.since(progress.mark), result.mark
-    progress.position = Position(result.step, progress.position.tokens + values.count)
-    progress.train_loss = values.loss
     if watchers:
         rate = values.count / seconds
         if (now := time.monotonic()) - progress.memory_time >= MEMORY_SECONDS:
@@ -94,23 +110,37 @@ def record(result: StepResult, progress: Progress, info: RunInfo, watchers: list
             tokens_per_second=rate,
             mfu=info.flops_per_token * rate / info.peak_flops,
             memory_bytes=progress.memory,
+            skipped=values.bad_in_a_row > 0,
         )
         for watcher in watchers:
             watcher.on_step(step_info)
     return values.stop
 
 
-def bad_step(step: int, values: StepValues, bad_ranks: list[int], last_good: int, info: RunInfo) -> str:
-    """Why `step` was not taken, where, and what is left."""
-    advice = "Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step"
-    if values.count == 0:
-        where, advice = "the global batch has no label that counts", "Leave such samples out of the data, or give a larger train.global_batch_size"
-    elif len(bad_ranks) == 1:
-        where = f"the loss is not finite on rank {bad_ranks[0]}"
-    elif bad_ranks:
-        where = f"the loss is not finite on {len(bad_ranks)} of {info.world_size} ranks"
+def _judge(result: StepResult, values: StepValues, config: Config, progress: Progress, info: RunInfo) -> None:
+    """Say and write down what was not finite in a step; raises when there were too many in a row. A collective."""
+    ranks = [] if math.isfinite(values.loss) or values.count == 0 else ranks_with_bad_loss(result)
+    train, passed_over, last_good = config.train, progress.position.passed_over, progress.good.step
+    batch = batch_of(result.step, passed_over)
+    end = batch * train.global_batch_size
+    samples = progress.order.take(range(end - train.global_batch_size, end))
+    bad = BadStep(result.step, batch, values.loss, values.grad_norm, values.count, values.bad_in_a_row, ranks, info.world_size, samples)
+
+    def tell(then: str, message: str | None = None) -> None:
+        if dist.get_rank() == 0:
+            note(bad, then, info.run_dir, message)
+
+    if values.bad_in_a_row <= train.max_bad_steps:
+        tell("skipped", skipped(bad, train.max_bad_steps, info.run_dir))
+    elif train.on_bad_steps is OnBadSteps.stop:
+        tell("stopped")
+        raise stop(bad, last_good, info.run_dir)
     else:
-        where = f"the gradient norm is {values.grad_norm} (the loss is {values.loss:.6g} and finite on all ranks)"
-    whole = list_whole(info.run_dir)
-    kept = f"the last good checkpoint is {whole[-1]}" if whole else "there is no checkpoint yet"
-    return f"step {step}: {where}. No rank has moved the model in this step; the last good step is {last_good}, and {kept}. {advice}"
+        row = [batch_of(step, passed_over) for step in range(last_good + 1, result.step + 1)]
+        try:
+            start, message = go_back(bad, row, last_good, progress.start, passed_over, progress.resume)
+        except RunError:
+            tell("stopped")
+            raise
+        tell("gone back", message)
+        raise RollBack(start)

@@ -31,6 +31,13 @@ class OptimizerName(Enum):
     adafactor = "adafactor"
 
 
+class OnBadSteps(Enum):
+    """`rollback` goes back to the last good checkpoint and passes over the samples of the bad steps."""
+
+    stop = "stop"
+    rollback = "rollback"
+
+
 class ScheduleName(Enum):
     """Shapes of the learning rate after warm-up (see trainer/optim.py)."""
 
@@ -60,6 +67,12 @@ class TrainConfig:
     """Recompute each block's activations in backward instead of keeping them."""
     compile: bool = False
     """Compile each block with torch.compile."""
+    max_bad_steps: int = 0
+    """A step whose loss or gradient norm is not finite moves nothing on any rank. Up to this many of them in a row are
+    skipped, each logged with its samples; one more, and `on_bad_steps` says what happens."""
+    on_bad_steps: OnBadSteps = OnBadSteps.stop
+    """After more than `max_bad_steps` in a row. stop: the run fails, and its last good checkpoint is kept. rollback: it goes back to
+    that checkpoint (or to the start where there is none) and goes on without the samples of those steps."""
     deterministic: bool = True
     """On CUDA, only deterministic kernels. (The CPU's are.)"""
 
@@ -129,6 +142,10 @@ class RunConfig:
 
     max_restarts: int = 0
     """How often the workers are started again from the last checkpoint after one has died."""
+    min_ranks: int | None = None
+    """With how few processes the local launcher may go on. A restart is on the same number, or on as many as there are GPUs left;
+    when a process then dies again before there is a new checkpoint, it is on the largest smaller number that `train.global_batch_size`
+    and `train.micro_batch_size` can be divided over. Null: always the same number. Under torchrun: fewer are refused."""
 
 
 @dataclass

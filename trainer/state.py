@@ -15,6 +15,16 @@ class Position:
 
     step: int
     tokens: int
+    """Valid elements of the steps that moved the model."""
+    skipped: int = 0
+    """Steps up to `step` that moved nothing."""
+    passed_over: tuple[int, ...] = ()
+    """Batches of the data's order that no step takes, sorted (see `trainer.order.batch_of`)."""
+
+    @property
+    def updates(self) -> int:
+        """Steps that moved the model: the optimizer's own count."""
+        return self.step - self.skipped
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,13 @@ class RunInfo:
     data: Mapping[str, Any] = field(default_factory=dict)
     """`Samples.describe()` of the training split."""
     resumed_from: str | None = None
+    passed_over: tuple[int, ...] = ()
+    """Batches of the data's order (1 is the first) that no step takes, because their steps were bad and the run went back."""
 
 
 @dataclass(frozen=True)
 class StepInfo:
-    """One committed optimizer step. Read one step late, so that no GPU waits for it."""
+    """One committed optimizer step, or one that was skipped. Read one step late, so that no GPU waits for it."""
 
     step: int
     """1 for the first."""
@@ -59,7 +71,7 @@ class StepInfo:
     """Of the whole model, before clipping."""
     lr: float
     tokens: int
-    """Valid elements (tokens, or rows) since the start of training."""
+    """Valid elements (tokens, or rows) of the steps that moved the model since the start of training."""
     step_seconds: float
     """Wall time from the end of the previous step to the end of this one."""
     data_seconds: float
@@ -70,6 +82,8 @@ class StepInfo:
     """Model FLOP utilisation: flops_per_token * tokens_per_second / peak_flops."""
     memory_bytes: int
     """Peak memory of rank 0 so far: allocated on the GPU, or resident on the CPU (looked at a few times a second)."""
+    skipped: bool = False
+    """The loss or the gradient norm was not finite, so that this step moved nothing."""
 
 
 class Callback(ABC):
@@ -79,7 +93,7 @@ class Callback(ABC):
         """Before the first step."""
 
     def on_step(self, info: StepInfo) -> None:
-        """After each committed step."""
+        """After each step that was committed or skipped."""
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         """After an evaluation: means over the whole split ("loss", and what the model adds)."""
@@ -88,7 +102,7 @@ class Callback(ABC):
         """After a checkpoint is whole."""
 
     def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
-        """At the end of a run that did not fail: status "finished" or "stopped"; `facts` such as "sample"."""
+        """At the end of a run that did not fail: status "finished", "stopped", or "preempted" (before its last evaluation); `facts` such as "sample"."""
 
     def close(self) -> None:
         """Always called last, also after an error."""

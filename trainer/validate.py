@@ -68,6 +68,7 @@ def check_values(config: Any) -> None:
         ("train.stop_at", train.stop_at, 1),
         ("train.global_batch_size", train.global_batch_size, 1),
         ("train.micro_batch_size", train.micro_batch_size, 1),
+        ("train.max_bad_steps", train.max_bad_steps, 0),
         ("optim.lr", optim.lr, 0),
         ("optim.weight_decay", optim.weight_decay, 0),
         ("optim.momentum", optim.momentum, 0),
@@ -81,6 +82,7 @@ def check_values(config: Any) -> None:
         ("loader.workers", config.loader.workers, 1),
         ("log.every", config.log.every, 1),
         ("run.max_restarts", config.run.max_restarts, 0),
+        ("run.min_ranks", config.run.min_ranks, 1),
         ("launcher.nproc_per_node", config.launcher.nproc_per_node, 1),
     ]:
         if value is not None and not value >= least:
@@ -98,14 +100,38 @@ def check_values(config: Any) -> None:
     for part in (config.model, config.data, config.launcher, *([config.strategy] if config.strategy else [])):
         part.validate()
     world_size = config.launcher.world_size(config)
-    check_batch(train.global_batch_size, train.micro_batch_size, world_size)
+    check_world_size(config, world_size)
+    if config.run.min_ranks is not None:
+        if config.run.min_ranks > world_size:
+            raise ConfigError(f"run.min_ranks={config.run.min_ranks}: is more than the {world_size} processes; give at most {world_size}, or start more")
+        config.launcher.check_min_ranks(config)
+    if config.strategy is not None and config.strategy.elementwise_only and optim.name.name == "adafactor":
+        raise ConfigError(
+            f"optim.name=adafactor: is not elementwise, and strategy={config.strategy.name} cuts its state without regard to tensors; "
+            "use optim.name=adamw, or strategy=ddp"
+        )
+
+
+def check_world_size(config: Any, world_size: int) -> None:
+    """Refuse a number of processes that the batch or the strategy cannot be divided over.
+
+    Raises:
+        ConfigError: names the numbers and what would be right.
+    """
+    check_batch(config.train.global_batch_size, config.train.micro_batch_size, world_size)
     if config.strategy is not None:
-        if config.strategy.elementwise_only and optim.name.name == "adafactor":
-            raise ConfigError(
-                f"optim.name=adafactor: is not elementwise, and strategy={config.strategy.name} cuts its state without regard to tensors; "
-                "use optim.name=adamw, or strategy=ddp"
-            )
         config.strategy.check(config, world_size)
+
+
+def largest_world_size(config: Any, most: int) -> int | None:
+    """The largest number of processes from `run.min_ranks` to `most` that `config` can run on; None where there is none."""
+    for world_size in range(most, config.run.min_ranks - 1, -1):
+        try:
+            check_world_size(config, world_size)
+        except ConfigError:
+            continue
+        return world_size
+    return None
 
 
 def check_batch(global_batch_size: int, micro_batch_size: int | None, world_size: int) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import dataclasses
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch.distributed as dist
 import trainer
 from trainer import callbacks as callback_parts
 from trainer import config as configs
-from trainer import distributed, precision
+from trainer import distributed, precision, signals
+from trainer.bad_steps import BAD_STEPS, RollBack, Start
+from trainer.callbacks.metrics import EVALS, cut_back, last_recorded
 from trainer.callbacks.profile import Profile
 from trainer.checkpoint.directory import directory, find, last_step, remove_after, remove_old
 from trainer.checkpoint.load import load
@@ -43,32 +46,25 @@ def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """
     assert config.run_dir is not None
     with ExitStack() as stack:
-        stop_asked = stack.enter_context(_signals([] if asked is None else asked))
+        stop_asked = stack.enter_context(signals.kept([] if asked is None else asked))
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
         distributed.init(place, device)
         stack.callback(distributed.close)
-        _train(config, Path(config.run_dir), device, stop_asked, stack)
+        start = Start(config.checkpoint.resume)
+        while (back := _train_from(start, config, Path(config.run_dir), device, stop_asked)) is not None:
+            gc.collect()  # the model goes before the next is made
+            start = back
 
 
-@contextmanager
-def _signals(asked: list[int]) -> Iterator[list[int]]:
-    """SIGTERM, and SIGINT once, ask for a stop that all ranks agree on; SIGINT twice is at once."""
-
-    def ask(number: int, _: Any) -> None:
-        if number == signal.SIGINT and signal.SIGINT in asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        old = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread (a Ray worker): whoever owns the process handles signals
-        old = {}
-    try:
-        yield asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+def _train_from(start: Start, config: Config, run_dir: Path, device: torch.device, stop_asked: list[int]) -> Start | None:
+    """Train from `start` to the end; returns from where to begin again after too many bad steps, or None."""
+    with ExitStack() as stack:
+        try:
+            _train(start, config, run_dir, device, stop_asked, stack)
+        except RollBack as error:
+            return error.start
+    return None
 
 
 def build_engine(config: Config, samples: Samples, device: torch.device) -> Engine:
@@ -82,19 +78,22 @@ def build_engine(config: Config, samples: Samples, device: torch.device) -> Engi
     return engine
 
 
-def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], stack: ExitStack) -> None:
+def _train(start: Start, config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], stack: ExitStack) -> None:
     samples, held_out = config.data.open("train"), config.data.open("eval")
     rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device)
-    found = _find(run_dir, config.checkpoint.resume)
+    found = _find(run_dir, start.resume)
     facts = manifest_facts(config, samples)
     position = Position(0, 0) if found is None else load(engine, found, facts, strict=config.checkpoint.strict)
-    loader = make_loader(config, samples, device, range(position.step + 1, last + 1))
+    position = dataclasses.replace(position, passed_over=tuple(sorted({*position.passed_over, *start.passed_over})))
+    loader = make_loader(config, samples, device, range(position.step + 1, last + 1), position.passed_over)
     stack.callback(loader.close)
     watchers: list[Callback] = []
     if rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         remove_after(run_dir, position.step)
+        if start.last_good is None:  # lines of a run, or of the end of one, that this one replaces
+            cut_back(run_dir / BAD_STEPS, position.step)
         configs.save(config, run_dir / "config.yaml")
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
@@ -102,19 +101,23 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     info = run_info(config, run_dir, samples, engine, position, found)
     for watcher in watchers:
         watcher.on_start(info)
-    progress = Progress(position, Mark(device), saved=position.step)
+    progress = Progress(position, Mark(device), -1 if found is None else position.step, loader.order, start, "never" if found is None else str(found))
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
     steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1)
-    stopped = consume(steps, engine, config, held_out, facts, progress, info, watchers)
+    stopped = _evaluation_missing(config, run_dir, start, position) and _evaluate(engine, config, held_out, position.step, watchers, progress, stop_asked)
+    stopped = stopped or consume(steps, engine, config, held_out, facts, progress, info, watchers, stop_asked)
+    if stopped and progress.position.step < last:
+        progress.position = progress.good  # bad steps at the end are done again: nothing of them is lost, and they are counted from 1
     step = progress.position.step
     if progress.saved != step:
         _save(engine, config, facts, progress, info, watchers)
     if stopped and step < last:
         _finish(watchers, "stopped", {})
         raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; run the same command to go on")
-    if config.eval.at_end:
-        _evaluate(engine, config, held_out, step, watchers, progress)
+    if config.eval.at_end and _evaluate(engine, config, held_out, step, watchers, progress, stop_asked):
+        _finish(watchers, "preempted", {})
+        raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}, before its last evaluation; run the same command to go on")
     told: dict[str, Any] = {"train_loss": progress.train_loss, "eval": progress.metrics}
     with torch.no_grad():
         engine.model.eval()
@@ -129,8 +132,8 @@ def _find(run_dir: Path, resume: str) -> Path | None:
     return found[0]
 
 
-def make_loader(config: Config, samples: Samples, device: torch.device, steps: range) -> Loader:
-    """This rank's batches of `steps`."""
+def make_loader(config: Config, samples: Samples, device: torch.device, steps: range, passed_over: Sequence[int] = ()) -> Loader:
+    """This rank's batches of `steps`; batches in `passed_over` are left out of the order."""
     return Loader(
         samples,
         config.model,
@@ -143,6 +146,7 @@ def make_loader(config: Config, samples: Samples, device: torch.device, steps: r
         steps=steps,
         prefetch=config.loader.prefetch,
         workers=config.loader.workers,
+        passed_over=passed_over,
     )
 
 
@@ -155,6 +159,7 @@ def consume(
     progress: Progress,
     info: RunInfo,
     watchers: list[Callback],
+    stop_asked: list[int],
 ) -> bool:
     """Take the steps: record each one step late, evaluate and save where it is due; returns whether a stop was asked for."""
     pending: StepResult | None = None
@@ -162,22 +167,22 @@ def consume(
     progress.mark = Mark(engine.device)
     for result in steps:
         if pending is not None:
-            stopping = record(pending, progress, info, watchers) or stopping
+            stopping = record(pending, config, progress, info, watchers) or stopping
         pending = result
         due_eval = _due(config.eval.every, result.step) and not (config.eval.at_end and result.step == info.last_step)
         due_save = _due(config.checkpoint.every, result.step)
         if due_eval or due_save or stopping:  # these need the step's own results
-            stopping = record(result, progress, info, watchers) or stopping
+            stopping = record(result, config, progress, info, watchers) or stopping
             pending = None
             if due_eval:
-                _evaluate(engine, config, held_out, result.step, watchers, progress)
-            if due_save:
+                stopping = _evaluate(engine, config, held_out, result.step, watchers, progress, stop_asked) or stopping
+            if due_save and progress.position == progress.good:  # else there is nothing new: a checkpoint to go back to is of a good step
                 _save(engine, config, facts, progress, info, watchers)
             progress.mark = Mark(engine.device)
         if stopping:
             break
     if pending is not None:
-        stopping = record(pending, progress, info, watchers) or stopping
+        stopping = record(pending, config, progress, info, watchers) or stopping
     return stopping
 
 
@@ -185,10 +190,24 @@ def _due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: list[Callback], progress: Progress) -> None:
-    progress.metrics = evaluate(engine, config.model, held_out, config.eval.batch_size)
+def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: list[Callback], progress: Progress, stop_asked: list[int]) -> bool:
+    """Evaluate as of `step`; returns whether that was given up, because a stop was asked for."""
+    found = evaluate(engine, config.model, held_out, config.eval.batch_size, stop_asked)
+    if found is None:
+        return True
+    progress.metrics = found
     for watcher in watchers:
         watcher.on_eval(step, progress.metrics)
+    return False
+
+
+def _evaluation_missing(config: Config, run_dir: Path, start: Start, position: Position) -> bool:
+    """Whether this run was stopped in the evaluation of the step that it goes on from. Rank 0's answer for all."""
+    if start.resume != "auto" or not position.step or not _due(config.eval.every, position.step) or (config.eval.at_end and position.step == last_step(config)):
+        return False
+    missing = [dist.get_rank() == 0 and last_recorded(run_dir / EVALS) != position.step]
+    dist.broadcast_object_list(missing)
+    return missing[0]
 
 
 def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:
@@ -205,8 +224,10 @@ def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:
 
 
 def _save(engine: Engine, config: Config, facts: dict[str, Any], progress: Progress, info: RunInfo, watchers: list[Callback]) -> None:
+    if progress.position.updates == 0:
+        engine.init_optimizer_state(0)  # no step has made it yet
     path = save(engine, progress.position, info.run_dir, facts)
-    progress.saved = progress.position.step
+    progress.saved, progress.resume = progress.position.step, "auto"
     if dist.get_rank() == 0:
         remove_old(info.run_dir, config.checkpoint.keep)
     for watcher in watchers:

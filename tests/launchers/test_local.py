@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -24,6 +26,38 @@ def test_a_killed_rank_is_named_and_the_run_goes_on_from_the_last_checkpoint(tmp
     assert "restart 1 of 1 from the last checkpoint" in err
     assert run(*steps, "run_dir=whole", cwd=tmp_path)[0] == 0
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_a_rank_that_dies_again_without_progress_is_left_out(tmp_path):
+    """Rank 1 dies in the second step of each start, from the checkpoint of step 4; there is no other until step 8."""
+    steps = ["+strategy=fsdp", TWO, "train.max_steps=8", "checkpoint.every=4", "checkpoint.keep=9"]
+    assert run(*steps, "run_dir=whole", cwd=tmp_path)[0] == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000008")
+    status, _, err = run(*steps, "run_dir=killed", "model.how=kill", "model.at=2", "run.max_restarts=2", "run.min_ranks=1", cwd=tmp_path)
+    assert status == 0, err
+    assert err.count("rank 1 died: it was ended by SIGKILL") == 2
+    assert "restart 1 of 2 from the last checkpoint\n" in err
+    assert "restart 2 of 2 from the last checkpoint, on 1 rank instead of 2\n" in err
+    for one, other in zip(losses(tmp_path / "killed"), losses(tmp_path / "whole"), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    sessions = json.loads((tmp_path / "killed" / "run.json").read_text())["sessions"]
+    assert [(start["first_step"], start["world_size"]) for start in sessions] == [(1, 2), (5, 1)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run.min_ranks=3", "run.max_restarts=1"], "run.min_ranks=3: is more than the 2 processes; give at most 2, or start more"),
+        (["run.min_ranks=1"], "run.min_ranks=1: has no effect with run.max_restarts=0; give run.max_restarts=N"),
+        (
+            ["run.min_ranks=1", "launcher=ray"],
+            "run.min_ranks=1: this launcher restarts as many processes as before; use launcher=local, or leave run.min_ranks out",
+        ),
+    ],
+)
+def test_fewer_ranks_that_cannot_be(arguments, told, tmp_path):
+    assert run("+strategy=ddp", TWO, *arguments, cwd=tmp_path) == (2, "", f"error: {told}\n")
 
 
 def test_a_rank_that_raises_is_named_with_its_traceback(tmp_path):

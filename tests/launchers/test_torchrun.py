@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, environment
-from tests.launchers.running import PARTS, TROUBLE, finish, losses, run
+from tests.launchers.running import PARTS, TROUBLE, descendants, finish, losses, run, steps_done, wait_until
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
 
@@ -64,3 +65,26 @@ def test_the_script_on_two_machines_restarts_both_when_a_rank_dies(tmp_path):
     assert [status for status, _, _ in results] == [0, 0], results
     assert (tmp_path / "once").exists()
     assert [step for step, _, _ in losses(tmp_path / "two")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.large
+def test_the_script_goes_on_with_the_machine_that_is_left(tmp_path):
+    """Two machines, of which one is lost with all that runs there; the losses go on as those of both."""
+    steps = ["strategy=fsdp", "train.max_steps=40", "checkpoint.every=2", "model.seconds=0.1", "run_dir=x"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    env = environment(NNODES="1:2", NPROC="1", RDZV_ENDPOINT=endpoint, MAX_RESTARTS="3", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    command = [str(ROOT / "launch" / "torchrun.sh"), *TROUBLE, *steps]
+    stays, goes = (subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2))
+    wait_until(lambda: steps_done(tmp_path / "x") >= 5, stays)
+    assert json.loads((tmp_path / "x" / "run.json").read_text())["run"]["world_size"] == 2
+    for process in [*descendants(goes.pid), goes]:
+        process.kill()
+    status, _, err = finish(stays)
+    assert status == 0, err
+    assert json.loads((tmp_path / "x" / "run.json").read_text())["run"]["world_size"] == 1
+    assert run(*steps[:2], "run_dir=whole", "launcher.nproc_per_node=2", cwd=tmp_path)[0] == 0
+    for one, other in zip(losses(tmp_path / "x"), losses(tmp_path / "whole"), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)

@@ -161,8 +161,8 @@ def test_bf16_keeps_fp32_state_and_is_near_ddp(strategy: str) -> None:
 # -- steps that go wrong --------------------------------------------------------------------------
 
 
-def bad_step(config: Config) -> tuple[list[tuple[bool, int]], list[bool]]:
-    """Per step (bad, ranks with a bad loss), and whether the model stayed where it was."""
+def bad_step(config: Config) -> tuple[list[tuple[int, int]], list[bool]]:
+    """Per step (bad steps in a row, ranks with a bad loss), and whether the model stayed where it was."""
     from trainer.loop import ranks_with_bad_loss, train_steps
 
     engine, found, stayed = tiny.make_engine(config), [], []
@@ -170,7 +170,7 @@ def bad_step(config: Config) -> tuple[list[tuple[bool, int]], list[bool]]:
     before = tiny.parameters(engine)
     for result in train_steps(engine, config.model, loader, config, 1, []):
         values, after = result.read(), tiny.parameters(engine)
-        found.append((values.bad, len(ranks_with_bad_loss(result))))
+        found.append((values.bad_in_a_row, len(ranks_with_bad_loss(result))))
         stayed.append(all(torch.equal(before[name], after[name]) for name in before))
         before = after
     loader.close()
@@ -182,7 +182,7 @@ def bad_step(config: Config) -> tuple[list[tuple[bool, int]], list[bool]]:
 def test_a_value_that_is_not_finite_on_one_rank_stops_all(strategy: ZeRO, kind: str) -> None:
     config = tiny.config(strategy, model=Tiny(nan_at=f"1:5:{kind}"))  # rank 1, in the second step
     for found, stayed in run(2, bad_step, config):
-        assert found == [(False, 0), (True, 1 if kind == "loss" else 0), (True, 0), (True, 0)]
+        assert found == [(0, 0), (1, 1 if kind == "loss" else 0), (2, 0), (3, 0)]
         assert stayed == [False, True, True, True]
 
 

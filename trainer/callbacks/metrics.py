@@ -66,6 +66,16 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def last_recorded(path: Path) -> int | None:
+    """The step of the last whole line of `path`; None where there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:  # the last lines are enough
+        file.seek(max(0, path.stat().st_size - 2**16))
+        tail = file.read().splitlines()
+    return next((record["step"] for line in reversed(tail) if (record := parse(line)) is not None), None)
+
+
 def parse(line: bytes) -> dict[str, Any] | None:
     """One line of metrics or evaluations; None when it is not whole."""
     try:

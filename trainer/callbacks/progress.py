@@ -28,9 +28,10 @@ def mean_over_time(values: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def mean_over_tokens(recent: Sequence[StepInfo]) -> float:
-    """Mean loss of `recent` steps, each weighted with its number of tokens."""
-    tokens = [info.tokens_per_second * info.step_seconds for info in recent]
-    return sum(info.loss * count for info, count in zip(recent, tokens, strict=True)) / sum(tokens) if sum(tokens) > 0 else math.nan
+    """Mean loss of `recent` steps but skipped ones, each weighted with its number of tokens."""
+    taken = [info for info in recent if not info.skipped]
+    tokens = [info.tokens_per_second * info.step_seconds for info in taken]
+    return sum(info.loss * count for info, count in zip(taken, tokens, strict=True)) / sum(tokens) if sum(tokens) > 0 else math.nan
 
 
 def seconds_left(recent: Sequence[StepInfo], last_step: int) -> float:
@@ -42,7 +43,7 @@ def describe_step(recent: Sequence[StepInfo], last_step: int) -> str:
     """The newest of `recent`: its loss, and speed and time left over all of them."""
     info = recent[-1]
     seconds = [step.step_seconds for step in recent]
-    parts = [f"loss {info.loss:.4f}", f"{count(mean_over_time([step.tokens_per_second for step in recent], seconds))} tokens/s"]
+    parts = ["skipped" if info.skipped else f"loss {info.loss:.4f}", f"{count(mean_over_time([step.tokens_per_second for step in recent], seconds))} tokens/s"]
     mfu = mean_over_time([step.mfu for step in recent], seconds)
     if math.isfinite(mfu):
         parts.append(f"MFU {mfu:.1%}")
@@ -81,7 +82,7 @@ def describe_end(run: RunInfo, recent: Sequence[StepInfo], last_eval: tuple[int,
     entropy = run.data.get("unigram_entropy")
     unit = "" if entropy is None else " nats"
     at = recent[-1].step if recent else run.first_step - 1
-    on = "the same command goes on from here" if at < run.last_step else "to go on, leave out train.stop_at or raise it"
+    on = "the same command goes on from here" if at < run.last_step or status == "preempted" else "to go on, leave out train.stop_at or raise it"
     lines = [f"finished  step {at}" if status == "finished" else f"{status}   at step {at} of {run.max_steps}: {on}"]
     if recent:
         newest = list(recent)[-LAST_STEPS:]

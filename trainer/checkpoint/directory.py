@@ -38,6 +38,11 @@ def list_whole(run_dir: Path) -> list[Path]:
     return sorted((path.parent for path in run_dir.glob(f"checkpoints/step-*/{MANIFEST}")), key=step_of)
 
 
+def newest_step(run_dir: Path) -> int:
+    """The step of the newest whole checkpoint, 0 where there is none."""
+    return max((step_of(path) for path in list_whole(run_dir)), default=0)
+
+
 def find(run_dir: Path, resume: str) -> Path | None:
     """The checkpoint that `checkpoint.resume` ("auto", "never" or a path) means, or None.
 

@@ -32,8 +32,8 @@ def load(engine: Engine, path: Path, facts: Mapping[str, Any], *, strict: bool =
     _check_files(path, manifest["files"])
     imported = "imported_from" in manifest
     others = [] if imported else _check_same_data(path, manifest, facts, strict)
-    position = Position(manifest["step"], manifest["tokens"])
-    engine.init_optimizer_state(position.step)
+    position = Position(manifest["step"], manifest["tokens"], manifest.get("skipped", 0), tuple(manifest.get("passed_over", ())))
+    engine.init_optimizer_state(position.updates)
     state = engine.state_dict()
     reader = HuggingFaceStorageReader(str(path))
     wanted = {name: value for name, value in state.items() if name.startswith("model.") or not imported}

@@ -31,6 +31,8 @@ def save(engine: Engine, position: Position, run_dir: Path, facts: dict[str, Any
             "format_version": FORMAT_VERSION,
             "step": position.step,
             "tokens": position.tokens,
+            "skipped": position.skipped,
+            "passed_over": position.passed_over,
             "files": {name: digest for files in every for name, digest in sorted(files.items())},
             **facts,
         }

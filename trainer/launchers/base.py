@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.errors import ConfigError
 from trainer.part import Part
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class Launcher(Part):
         gpus = count_gpus() if config.train.device.name != "cpu" else 0
         several = config.strategy is not None and config.strategy.name != "single"
         return gpus or (2 if several else 1)
+
+    def check_min_ranks(self, config: Config) -> None:
+        """Raise `ConfigError` where this launcher cannot go on with fewer processes, as `run.min_ranks` asks."""
+        raise ConfigError(
+            f"run.min_ranks={config.run.min_ranks}: this launcher restarts as many processes as before; use launcher=local, or leave run.min_ranks out"
+        )
 
     def per_node(self) -> list[str]:
         """Fields that differ from node to node in one run (left out of the run's name)."""

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from trainer.launchers.ranks import failure_recorded
+from trainer.signals import keep, release
 
 LAUNCHER_FD = "TRAINER_LAUNCHER_FD"
 
@@ -20,8 +21,8 @@ LAUNCHER_FD = "TRAINER_LAUNCHER_FD"
 def main() -> None:
     """Run this rank to its end."""
     asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: asked.append(number))
+    keep(asked)
+    release()
     threading.Thread(target=_end_with_launcher, args=(int(os.environ.pop(LAUNCHER_FD)),), daemon=True).start()
     with failure_recorded(int(os.environ["RANK"])):
         from trainer.config import load

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.errors import ConfigError, RunError
-from trainer.launchers.base import TRAIN, Launcher, is_rank, load_work
+from trainer.checkpoint.directory import newest_step
+from trainer.errors import ConfigError, RunError, Stopped
+from trainer.launchers.base import TRAIN, Launcher, count_gpus, is_rank, load_work
 from trainer.launchers.processes import run_children
-from trainer.launchers.ranks import INTERRUPTED, RankDied, restarting
+from trainer.launchers.ranks import INTERRUPTED, RankDied, failure_recorded, restarting
+from trainer.signals import kept
+from trainer.validate import largest_world_size
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -54,31 +58,62 @@ class Local(Launcher):
             return int(os.environ["WORLD_SIZE"])
         return self.nnodes * self.processes(config)
 
+    def check_min_ranks(self, config: Config) -> None:
+        if is_rank():  # torchrun chooses the number
+            return
+        if self.nnodes > 1:
+            raise ConfigError(
+                f"run.min_ranks={config.run.min_ranks}: is for one machine, and there are launcher.nnodes={self.nnodes}, whose launchers cannot agree; "
+                "use torchrun with NNODES=MIN:MAX (launch/torchrun.sh)"
+            )
+        if config.run.max_restarts == 0:
+            raise ConfigError(f"run.min_ranks={config.run.min_ranks}: has no effect with run.max_restarts=0; give run.max_restarts=N")
+
     def launch(self, config: Config, work: str = TRAIN) -> None:
+        with kept([]) as asked:
+            try:
+                self._launch(config, work, asked)
+            except KeyboardInterrupt:
+                raise RunError(INTERRUPTED) from None
+
+    def _launch(self, config: Config, work: str, asked: list[int]) -> None:
         if is_rank():
             from trainer.distributed import Place
-            from trainer.launchers.ranks import failure_recorded
 
             place = Place.from_env()
             with failure_recorded(place.rank):
-                load_work(work)(config, place)
+                load_work(work)(config, place, asked)
             return
         for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
             config.data.open(split)
-        nproc = self.processes(config)
-        if nproc * self.nnodes == 1 and config.run.max_restarts == 0:
+        nproc, restarts = self.processes(config), config.run.max_restarts
+        if nproc * self.nnodes == 1 and restarts == 0:
             from trainer.distributed import Place
 
-            try:
-                load_work(work)(config, Place())
-            except KeyboardInterrupt:
-                raise RunError(INTERRUPTED) from None
+            load_work(work)(config, Place(), asked)
             return
-        for restart in range(1, config.run.max_restarts + 2):
+        assert config.run_dir is not None
+        run_dir, without_progress = Path(config.run_dir), None
+        for restart in range(1, restarts + 2):
+            if asked:
+                raise Stopped("before training began; run the same command to go on")
             try:
-                run_children(self, config, nproc, work)
+                run_children(self, config, nproc, work, asked)
                 return
             except RankDied as error:
-                if restart > config.run.max_restarts:
+                if restart > restarts or asked:
                     raise
-                print(restarting(error, restart, config.run.max_restarts), file=sys.stderr)
+                newest = newest_step(run_dir)
+                fewer = self._fewer(config, nproc, again=newest == without_progress)
+                without_progress = None if fewer else newest
+                changed = f", on {fewer} rank{'' if fewer == 1 else 's'} instead of {nproc}" if fewer else ""
+                print(restarting(error, restart, restarts, changed), file=sys.stderr)
+                nproc = fewer or nproc
+
+    def _fewer(self, config: Config, nproc: int, again: bool) -> int | None:
+        """On how many ranks less than `nproc` to go on after one has died, `again` without a new checkpoint; None: on as many."""
+        if config.run.min_ranks is None:
+            return None
+        gpus = count_gpus() if config.train.device.name != "cpu" else 0
+        room = min(nproc - 1 if again else nproc, gpus or nproc)
+        return largest_world_size(config, room) if room < nproc else None

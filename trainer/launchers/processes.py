@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from trainer import signals
 from trainer.errors import EXIT_RESUMABLE, ConfigError, RunError
 from trainer.launchers.child import LAUNCHER_FD
 from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, how_it_ended, judge, prefixed, read_failure
@@ -30,8 +31,8 @@ Children = dict[int, subprocess.Popen[bytes]]
 """Rank to process."""
 
 
-def run_children(knobs: Local, config: Config, nproc: int, work: str) -> None:
-    """Start this machine's ranks, wait for all, and raise what their ends mean together.
+def run_children(knobs: Local, config: Config, nproc: int, work: str, asked: list[int]) -> None:
+    """Start this machine's ranks, wait for all, and raise what their ends mean together. Signals are passed on and added to `asked`.
 
     Raises:
         ConfigError, RunError, Stopped: see `ranks.judge`.
@@ -44,9 +45,10 @@ def run_children(knobs: Local, config: Config, nproc: int, work: str) -> None:
         children: Children = {}
         readers: list[threading.Thread] = []
         stack.callback(_end, children, readers)
-        stack.enter_context(_forwarded_signals(children))
+        stack.enter_context(_forwarded_signals(children, asked))
         try:
-            _start(children, readers, knobs, nproc, work, files, stack)
+            with signals.held():  # until a child can keep them
+                _start(children, readers, knobs, nproc, work, files, stack)
             died = _wait(children, files)
         except KeyboardInterrupt:
             raise RunError(INTERRUPTED) from None
@@ -100,9 +102,8 @@ def _record(files: Path, rank: int) -> Path:
 
 
 @contextmanager
-def _forwarded_signals(children: Children) -> Iterator[None]:
+def _forwarded_signals(children: Children, asked: list[int]) -> Iterator[None]:
     """SIGTERM, and SIGINT once, are passed on; SIGINT twice raises KeyboardInterrupt here."""
-    asked: list[int] = []
 
     def forward(number: int, _: Any) -> None:
         if number == signal.SIGINT and signal.SIGINT in asked:

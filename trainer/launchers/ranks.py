@@ -128,9 +128,9 @@ def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
         raise Stopped(failure.message)
 
 
-def restarting(error: RankDied, restart: int, most: int) -> str:
-    """What is said when the ranks are started again."""
-    return f"{error}\nrestart {restart} of {most} from the last checkpoint"
+def restarting(error: RankDied, restart: int, most: int, changed: str = "") -> str:
+    """What is said when the ranks are started again; `changed` is what is not as before."""
+    return f"{error}\nrestart {restart} of {most} from the last checkpoint{changed}"
 
 
 def prefixed(rank: int, text: str) -> str:

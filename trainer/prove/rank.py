@@ -87,7 +87,7 @@ def record(config: Config, samples: Samples, device: torch.device, directory: Pa
         observer.observe(position.step)
         for result in train_steps(engine, model, loader, config, position.step + 1, []):
             values = result.read()
-            if values.bad:
+            if values.bad_in_a_row:
                 raise RunError(f"step {result.step}: the loss ({values.loss:g}) or the gradient norm ({values.grad_norm:g}) is not finite")
             own = ([item for items, _ in fed for item in items], sum(count for _, count in fed))
             fed.clear()

@@ -20,6 +20,7 @@ from trainer.units import count, duration, printable, size
 STATUS = {
     "finished": "finished",
     "stopped": "stopped, resumable",
+    "preempted": "stopped before its last evaluation, resumable",
     "failed": "failed",
     "running": "not ended: still running, or killed",
 }
@@ -97,8 +98,8 @@ def tiles(run: Mapping[str, Any], summary: Summary) -> str:
     if summary.mfu is not None:
         shown.append(("MFU", f"{summary.mfu:.1%}", "model FLOP utilisation, mean over time"))
     shown.append(("Peak memory", size(summary.memory_bytes), "rank 0"))
-    if summary.not_finite:
-        shown.append(("Steps not finite", f"{summary.not_finite:,}", "loss or gradient norm; gaps in the curves"))
+    if summary.skipped:
+        shown.append(("Steps skipped", f"{summary.skipped:,}", "loss or gradient norm not finite: nothing moved"))
     items = "".join(f"<div><dt>{_escape(key)}</dt><dd>{_escape(value)}<small>{_escape(note)}</small></dd></div>" for key, value, note in shown)
     return f'<dl class="tiles">{items}</dl>'
 
@@ -150,7 +151,7 @@ def _label(key: str) -> str:
 
 
 def _value(key: str, value: Any) -> str:
-    if value is None or value == {}:
+    if value is None or value in ({}, [], ()):
         return "–"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_value(name, item)}" for name, item in value.items())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.callbacks.metrics import EVALS, LAST_STEPS, METRICS, parse, read
+from trainer.callbacks.metrics import EVALS, LAST_STEPS, METRICS, last_recorded, read
 from trainer.errors import ConfigError
 from trainer.report.curves import Envelope, Point
 
@@ -35,10 +35,10 @@ class Summary:
     """mfu x step_seconds, summed over the steps that have an MFU."""
     mfu_timed: float = 0.0
     memory_bytes: int = 0
-    not_finite: int = 0
-    """Steps whose loss or gradient norm was not a finite number."""
+    skipped: int = 0
+    """Steps that moved nothing, because their loss or gradient norm was not a finite number."""
     recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
-    """(loss, tokens) of the last steps."""
+    """(loss, tokens) of the last steps that moved the model."""
     curves: dict[str, Runs] = field(default_factory=dict)
     evals: dict[str, Runs] = field(default_factory=dict)
     last_eval: dict[str, Any] = field(default_factory=dict)
@@ -90,16 +90,7 @@ def _span(path: Path) -> tuple[int, int] | None:
     first = next(read(path), None)
     if first is None:
         return None
-    with path.open("rb") as file:  # the last lines are enough
-        file.seek(max(0, path.stat().st_size - 2**16))
-        tail = file.read().splitlines()
-    last = first
-    for line in reversed(tail):
-        record = parse(line)
-        if record is not None:
-            last = record
-            break
-    return first["step"], last["step"]
+    return first["step"], last_recorded(path) or first["step"]
 
 
 def _count(summary: Summary, record: dict[str, Any]) -> None:
@@ -114,9 +105,9 @@ def _count(summary: Summary, record: dict[str, Any]) -> None:
         summary.mfu_seconds += record["mfu"] * seconds
         summary.mfu_timed += seconds
     summary.memory_bytes = max(summary.memory_bytes, record.get("memory_bytes") or 0)
-    if record.get("loss") is None or record.get("grad_norm") is None:
-        summary.not_finite += 1
-    if record.get("loss") is not None:
+    if record.get("skipped"):
+        summary.skipped += 1
+    elif record.get("loss") is not None:
         summary.recent.append((record["loss"], tokens))
 
 

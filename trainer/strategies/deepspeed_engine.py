@@ -144,7 +144,9 @@ class ZeROEngine(Engine):
         return super().forward(loss_fn, batch)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        self.wrapped.backward(loss)
+        # DeepSpeed judges by gradients alone, and those of a loss that is not finite can be finite.
+        value = loss.detach()
+        self.wrapped.backward(loss * (value - value + 1))
 
     def step(self, loss: Tensor, max_norm: float, lr_factor: float) -> Tensor:
         assert max_norm == self.max_norm, "DeepSpeed takes the clip when it is made"
@@ -156,10 +158,11 @@ class ZeROEngine(Engine):
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor
         norm = torch.full((), torch.nan, device=self.device)
-        if not self.bad.item() and bool(torch.isfinite(loss).item()):
-            self.wrapped.step()  # DeepSpeed itself steps on no rank where the norm is not finite
+        if self.bad_in_a_row.item() <= self.max_bad_steps:
+            self.wrapped.step()  # DeepSpeed itself steps on no rank where the norm is not finite, and forgets the gradients
             norm = torch.as_tensor(self.wrapped.get_global_grad_norm(), device=self.device)
         self.note_bad(loss, norm)
+        self.restore_buffers()
         return norm
 
     # -- state --------------------------------------------------------------------------------
@@ -197,8 +200,7 @@ class ZeROEngine(Engine):
             group["params"] = params
         for flat in self._flats():
             flat.grad = None
-            if "step" in self.optimizer.state[flat]:
-                self.optimizer.state[flat]["step"].fill_(step)
+        self.reset_optimizer_state(step)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         parts = self._parts()

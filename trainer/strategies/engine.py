@@ -51,8 +51,11 @@ class Engine:
         self.lr = config.optim.lr
         self.trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.buffers = [(name, value) for name, value in self.persistent_buffers() if value.is_floating_point()]
-        self.bad = torch.zeros((), dtype=torch.float64, device=device)
-        """1 from the first non-finite loss or norm on: no later step moves the model (read by the loop)."""
+        self.max_bad_steps = config.train.max_bad_steps
+        self.bad_in_a_row = torch.zeros((), dtype=torch.float64, device=device)
+        """Steps up to now, one after another, that moved nothing (read by the loop). From more than `max_bad_steps` on, none moves."""
+        self._state_buffers = [value for _, value in self.persistent_buffers()]
+        self._buffers_before: list[Tensor] = []
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -63,6 +66,7 @@ class Engine:
         the local loss sum in fp64 before the last backward, so that a collective it starts runs beside that.
         """
         losses = []
+        self._buffers_before = [buffer.clone() for buffer in self._state_buffers]  # forward moves them before a bad step is known
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with self.grad_sync(last):
@@ -93,8 +97,8 @@ class Engine:
     def step(self, loss: Tensor, max_norm: float, lr_factor: float) -> Tensor:
         """Clip, step and clear gradients; returns the global gradient norm before clipping.
 
-        `loss` is the global one. If it or the norm is not finite, nothing moves, in this step or a
-        later one, on any rank: the decision is made on the device, so that no GPU waits for it.
+        `loss` is the global one. If it or the norm is not finite, nothing moves in this step on any rank,
+        and after more than `max_bad_steps` in a row in no later one: decided on the device, so that no GPU waits for it.
         """
         self.sync_buffers()
         for parameter in self.trainable:
@@ -105,10 +109,11 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor
         if self.trainable[0].is_cuda and getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused: skips by itself
-            self.optimizer.found_inf = self.bad.to(torch.float32)  # type: ignore[attr-defined]
+            self.optimizer.found_inf = self.bad_in_a_row.clamp(max=1).to(torch.float32)  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif not self.bad.item():
+        elif not self.bad_in_a_row.item():
             self.optimizer.step()
+        self.restore_buffers()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -120,11 +125,19 @@ class Engine:
                 buffer /= self.mesh.size()
 
     def note_bad(self, loss: Tensor, norm: Tensor) -> None:
-        """Set `bad` where the loss or the norm is not finite."""
+        """Count this step in `bad_in_a_row`, or begin again at 0 where the loss and the norm are finite."""
         if self.device.type != "cpu":
-            self.bad.logical_or_(not_finite(loss + norm))  # a GPU is not waited for
-        elif not math.isfinite(loss.item() + norm.item()):
-            self.bad.fill_(1)
+            bad = not_finite(loss + norm) | (self.bad_in_a_row > self.max_bad_steps)  # a GPU is not waited for
+            self.bad_in_a_row = (self.bad_in_a_row + 1) * bad
+        elif not math.isfinite(loss.item() + norm.item()) or self.bad_in_a_row.item() > self.max_bad_steps:
+            self.bad_in_a_row += 1
+        else:
+            self.bad_in_a_row.zero_()
+
+    def restore_buffers(self) -> None:
+        """Take back what the forwards of a bad step did to the buffers that belong to the model's state."""
+        for buffer, before in zip(self._state_buffers, self._buffers_before, strict=True):
+            buffer.copy_(torch.where(self.bad_in_a_row > 0, before, buffer))
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale gradients to a global norm of at most `max_norm` (0: leave them); the norm before."""
@@ -159,7 +172,7 @@ class Engine:
         return state
 
     def init_optimizer_state(self, step: int) -> None:
-        """Make the optimizer's state exist as after `step` steps, so that it can be loaded in place.
+        """Make the optimizer's state exist, zero and counting `step` steps, so that it can be loaded in place.
 
         A step at rate 0 with gradients of 0 moves no parameter.
         """
@@ -169,9 +182,14 @@ class Engine:
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        for parameter in self.trainable:
-            if "step" in self.optimizer.state[parameter]:
-                self.optimizer.state[parameter]["step"].fill_(step)
+        self.reset_optimizer_state(step)
+
+    def reset_optimizer_state(self, step: int) -> None:
+        """Zero the optimizer's state (weight decay may have been added to gradients of 0), and count `step` steps."""
+        for state in self.optimizer.state.values():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    value.fill_(step if key == "step" else 0)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over `state`: the dict that `state_dict` returned, its tensors loaded in place."""

@@ -30,6 +30,10 @@ class Trouble(GPT):
     """A file that remembers that it has happened."""
     seconds: float = 0.0
     """How long each call takes at least."""
+    eval_seconds: float = 0.0
+    """How long each batch of an evaluation takes at least."""
+    evaluating: str | None = None
+    """A file that is there once an evaluation has begun."""
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         global calls
@@ -46,3 +50,9 @@ class Trouble(GPT):
                 raise ValueError("a mistake in the model")
             raise ConfigError("model.how=config: does not do")
         return super().loss(module, batch)
+
+    def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.evaluating:
+            Path(self.evaluating).touch()
+        time.sleep(self.eval_seconds)
+        return super().metrics(module, batch)
