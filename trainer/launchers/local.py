@@ -54,15 +54,25 @@ class Local(Launcher):
             return int(os.environ["WORLD_SIZE"])
         return self.nnodes * self.processes(config)
 
+    def place(self) -> tuple[bool, str]:
+        if is_rank():
+            return os.environ["RANK"] == "0", os.environ.get("TORCHELASTIC_RUN_ID", "")
+        return self.node_rank == 0, f"{self.master_addr}:{self.master_port}" if self.nnodes > 1 else ""
+
     def launch(self, config: Config, work: str = TRAIN) -> None:
+        lock = self.lock(config)
         if is_rank():
             from trainer.distributed import Place
             from trainer.launchers.ranks import failure_recorded
 
             place = Place.from_env()
-            with failure_recorded(place.rank):
+            with failure_recorded(place.rank), lock:  # let go before the process ends at once
                 load_work(work)(config, place)
             return
+        with lock:
+            self._run(config, work)
+
+    def _run(self, config: Config, work: str) -> None:
         for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
             config.data.open(split)
         nproc = self.processes(config)
