@@ -16,8 +16,8 @@ from trainer import callbacks as callback_parts
 from trainer import config as configs
 from trainer import distributed, precision
 from trainer.callbacks.profile import Profile
-from trainer.checkpoint.directory import directory, find, last_step, remove_after, remove_old
-from trainer.checkpoint.load import load
+from trainer.checkpoint.directory import directory, last_step, remove_after, remove_old
+from trainer.checkpoint.resume import resume
 from trainer.checkpoint.save import save
 from trainer.config import Config
 from trainer.data.base import Samples
@@ -27,7 +27,7 @@ from trainer.loader import Loader
 from trainer.loop import Mark, StepResult, evaluate, train_steps
 from trainer.materialise import blueprint
 from trainer.recording import Progress, record, run_info
-from trainer.state import Callback, Position, RunInfo
+from trainer.state import Callback, RunInfo
 from trainer.strategies.engine import Engine
 
 
@@ -86,9 +86,8 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     samples, held_out = config.data.open("train"), config.data.open("eval")
     rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device)
-    found = _find(run_dir, config.checkpoint.resume)
     facts = _facts(config, samples)
-    position = Position(0, 0) if found is None else load(engine, found, facts)
+    position, found = resume(engine, run_dir, config.checkpoint.resume, facts)
     loader = make_loader(config, samples, device, range(position.step + 1, last + 1))
     stack.callback(loader.close)
     watchers: list[Callback] = []
@@ -120,13 +119,6 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
         engine.model.eval()
         told["sample"] = config.model.sample(engine.model, samples, device)
     _finish(watchers, "finished" if step >= config.train.max_steps else "stopped", told)
-
-
-def _find(run_dir: Path, resume: str) -> Path | None:
-    """Rank 0's answer for all: another node may not see the same files yet."""
-    found = [find(run_dir, resume)] if dist.get_rank() == 0 else [None]
-    dist.broadcast_object_list(found)
-    return found[0]
 
 
 def make_loader(config: Config, samples: Samples, device: torch.device, steps: range) -> Loader:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, directory, remove, sha256, write_whole
+from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, directory, remove, sealed, sha256, write_whole
 from trainer.state import Position
 from trainer.strategies.engine import Engine
 
@@ -34,6 +34,6 @@ def save(engine: Engine, position: Position, run_dir: Path, facts: dict[str, Any
             "files": {name: digest for files in every for name, digest in sorted(files.items())},
             **facts,
         }
-        write_whole(path / MANIFEST, json.dumps(manifest, indent=2))
+        write_whole(path / MANIFEST, json.dumps(sealed(manifest), indent=2))
     dist.barrier()
     return path
