@@ -166,9 +166,9 @@ def test_a_batch_without_labels_is_named(tmp_path: Path) -> None:
     from trainer.state import RunInfo
 
     info = RunInfo(tmp_path, {}, "ddp", 4, "cpu", "tiny", 1, 1, 5, 5, 1.0, "", 1.0, "")
-    values = StepValues(float("nan"), float("nan"), 0, True, False)
+    values = StepValues(float("nan"), float("nan"), 0, True, False, False)
     assert bad_step(2, values, [], 1, info).startswith("step 2: the global batch has no label that counts. No rank has moved")
-    several = StepValues(float("nan"), float("nan"), 5, True, False)
+    several = StepValues(float("nan"), float("nan"), 5, True, False, False)
     assert bad_step(2, several, [1, 3], 1, info).startswith("step 2: the loss is not finite on 2 of 4 ranks")
 
 

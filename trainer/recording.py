@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,8 +31,6 @@ class Progress:
 
     position: Position
     mark: Mark
-    saved: int
-    """The step of the last checkpoint; 0: none."""
     train_loss: float = float("nan")
     metrics: dict[str, float] = field(default_factory=dict)
     memory: int = 0
@@ -66,14 +65,15 @@ def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, po
     )
 
 
-def record(result: StepResult, progress: Progress, info: RunInfo, watchers: list[Callback]) -> bool:
-    """Read a step's results and pass them on; returns whether some rank was asked to stop.
+def record(result: StepResult, progress: Progress, info: RunInfo, watchers: list[Callback], settle: Callable[[], None]) -> StepValues:
+    """Read a step's results and pass them on; `settle` is called before an error says which checkpoint is the last.
 
     Raises:
         RunError: the loss or gradient norm was not finite: no rank has moved the model since.
     """
     values = result.read()
     if values.bad:
+        settle()
         bad_ranks = [] if math.isfinite(values.loss) or values.count == 0 else ranks_with_bad_loss(result)
         raise RunError(bad_step(result.step, values, bad_ranks, progress.position.step, info))
     seconds, progress.mark = result.mark.since(progress.mark), result.mark
@@ -97,7 +97,7 @@ def record(result: StepResult, progress: Progress, info: RunInfo, watchers: list
         )
         for watcher in watchers:
             watcher.on_step(step_info)
-    return values.stop
+    return values
 
 
 def bad_step(step: int, values: StepValues, bad_ranks: list[int], last_good: int, info: RunInfo) -> str:

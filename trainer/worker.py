@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from trainer import callbacks as callback_parts
 from trainer import config as configs
 from trainer import distributed, precision
 from trainer.callbacks.profile import Profile
-from trainer.checkpoint.directory import directory, last_step, remove_after, remove_old
+from trainer.checkpoint.directory import directory, last_step, remove_after
 from trainer.checkpoint.resume import resume
-from trainer.checkpoint.save import save
+from trainer.checkpoint.saver import Saver
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
@@ -29,6 +30,8 @@ from trainer.materialise import blueprint
 from trainer.recording import Progress, record, run_info
 from trainer.state import Callback, RunInfo
 from trainer.strategies.engine import Engine
+from trainer.units import interval
+from trainer.writing import writing
 
 
 def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -94,21 +97,23 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
     if rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         remove_after(run_dir, position.step)
-        configs.save(config, run_dir / "config.yaml")
+        with writing(run_dir / "config.yaml"):
+            configs.save(config, run_dir / "config.yaml")
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
             stack.callback(watcher.close)
     info = run_info(config, run_dir, samples, engine, position, found)
     for watcher in watchers:
         watcher.on_start(info)
-    progress = Progress(position, Mark(device), saved=position.step)
+    progress = Progress(position, Mark(device))
+    saver = Saver(engine, run_dir, config.checkpoint, facts, position.step, partial(_before_checkpoint, watchers))
+    stack.callback(saver.close)
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
-    steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1)
-    stopped = consume(steps, engine, config, held_out, facts, progress, info, watchers)
+    steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked, saver.due), position.step + 1)
+    stopped = consume(steps, engine, config, held_out, saver, progress, info, watchers)
     step = progress.position.step
-    if progress.saved != step:
-        _save(engine, config, facts, progress, info, watchers)
+    saver.finish(progress.position)
     if stopped and step < last:
         _finish(watchers, "stopped", {})
         raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; run the same command to go on")
@@ -143,33 +148,42 @@ def consume(
     engine: Engine,
     config: Config,
     held_out: Samples,
-    facts: dict[str, Any],
+    saver: Saver,
     progress: Progress,
     info: RunInfo,
     watchers: list[Callback],
 ) -> bool:
     """Take the steps: record each one step late, evaluate and save where it is due; returns whether a stop was asked for."""
     pending: StepResult | None = None
-    stopping = False
+    stopping = save_asked = False
+    save_every, _ = interval(config.checkpoint.every)
     progress.mark = Mark(engine.device)
+
+    def take(result: StepResult) -> None:
+        nonlocal stopping, save_asked
+        values = record(result, progress, info, watchers, saver.wait)
+        stopping, save_asked = stopping or values.stop, save_asked or values.save
+
     for result in steps:
         if pending is not None:
-            stopping = record(pending, progress, info, watchers) or stopping
+            take(pending)
         pending = result
         due_eval = _due(config.eval.every, result.step) and not (config.eval.at_end and result.step == info.last_step)
-        due_save = _due(config.checkpoint.every, result.step)
+        due_save = _due(save_every, result.step) or save_asked
         if due_eval or due_save or stopping:  # these need the step's own results
-            stopping = record(result, progress, info, watchers) or stopping
+            take(result)
             pending = None
             if due_eval:
                 _evaluate(engine, config, held_out, result.step, watchers, progress)
             if due_save:
-                _save(engine, config, facts, progress, info, watchers)
+                saver.save(progress.position)
+                save_asked = False
             progress.mark = Mark(engine.device)
+        saver.poll()
         if stopping:
             break
     if pending is not None:
-        stopping = record(pending, progress, info, watchers) or stopping
+        take(pending)
     return stopping
 
 
@@ -195,13 +209,9 @@ def _facts(config: Config, samples: Samples) -> dict[str, Any]:
     }
 
 
-def _save(engine: Engine, config: Config, facts: dict[str, Any], progress: Progress, info: RunInfo, watchers: list[Callback]) -> None:
-    path = save(engine, progress.position, info.run_dir, facts)
-    progress.saved = progress.position.step
-    if dist.get_rank() == 0:
-        remove_old(info.run_dir, config.checkpoint.keep)
+def _before_checkpoint(watchers: list[Callback], step: int, path: Path) -> None:
     for watcher in watchers:
-        watcher.on_checkpoint(progress.position.step, path)
+        watcher.on_checkpoint(step, path)
 
 
 def _finish(watchers: list[Callback], status: str, facts: dict[str, Any]) -> None:
