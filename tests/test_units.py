@@ -44,5 +44,5 @@ def test_interval_is_steps_or_a_time():
     assert [interval(value) for value in (0, 7)] == [(0, 0.0), (7, 0.0)]
     assert [interval(value) for value in ("90s", "10m", "10min", "2h", "2.5m")] == [(0, 90.0), (0, 600.0), (0, 600.0), (0, 7200.0), (0, 150.0)]
     for wrong in (-1, "10", "m", "0s", "-1m", "1d", "10 m", ""):
-        with pytest.raises(ValueError, match="no time|fewer than none"):
+        with pytest.raises(ValueError, match=r"no time|fewer than none"):
             interval(wrong)
