@@ -1,4 +1,4 @@
-"""python -m benchmarks [step peers startup cli] [--pairs N] [--quick] [--strategies A,B] [--out DIR]"""
+"""python -m benchmarks [step peers startup cli save] [--pairs N] [--quick] [--strategies A,B] [--out DIR]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.options import Options
 from benchmarks.work import RANKS
 
-NAMES = ("step", "peers", "startup", "cli")
+NAMES = ("step", "peers", "startup", "cli", "save")
 
 
 def parse(arguments: list[str]) -> tuple[list[str], Options, Path]:
@@ -23,7 +23,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Options, Path]:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--pairs", type=int, help="pairs for each ratio (default: enough for the claim)")
     parser.add_argument("--quick", action="store_true", help=f"{LEAST_PAIRS} pairs, small work: to see that it runs")
-    parser.add_argument("--strategies", default=",".join(STRATEGIES), help="for step (default: %(default)s)")
+    parser.add_argument("--strategies", default=",".join(STRATEGIES), help="for step and save (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="results.json and logs go here (default: %(default)s)")
     given = parser.parse_args(arguments)
     strategies = tuple(given.strategies.split(","))
@@ -40,10 +40,10 @@ def parse(arguments: list[str]) -> tuple[list[str], Options, Path]:
 def main() -> int:
     names, options, out = parse(sys.argv[1:])
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // RANKS))  # for all processes: ranks share the cores
-    from benchmarks import command_line, report, startup, step
+    from benchmarks import command_line, report, save, startup, step
     from benchmarks.peers import compare
 
-    run = {"step": step.run, "peers": compare.run, "startup": startup.run, "cli": command_line.run}
+    run = {"step": step.run, "peers": compare.run, "startup": startup.run, "cli": command_line.run, "save": save.run}
     where = report.machine()
     print(report.describe(where), flush=True)
     tables: list[report.Table] = []

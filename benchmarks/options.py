@@ -14,4 +14,4 @@ class Options:
     quick: bool
     """The fewest pairs that have an interval, small work only: to see that it runs."""
     strategies: tuple[str, ...]
-    """For `step`."""
+    """For `step` and `save`."""

@@ -22,12 +22,14 @@ from benchmarks.measure import collect, order
 from trainer import callbacks, distributed, worker
 from trainer import config as configs
 from trainer.bad_steps import Start
+from trainer.checkpoint.saver import Saver
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.data.tokens import Packed
 from trainer.loop import Mark, train_steps
 from trainer.recording import Progress, run_info
 from trainer.schedule import lr_factor
+from trainer.sections import CheckpointConfig
 from trainer.state import Callback, Position
 
 Run = Callable[[int], None]
@@ -47,11 +49,12 @@ def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.de
     for watcher in watchers:
         watcher.on_start(info)
         stack.callback(watcher.close)
-    progress = Progress(position, Mark(device), -1, loader.order, Start("never"))
+    progress = Progress(position, Mark(device), loader.order, Start("never"))
+    saver = Saver(engine, run_dir, CheckpointConfig(overlap=False), {}, 0, lambda step, path: None)  # never due
     results = train_steps(engine, config.model, loader, config, 1, [])
 
     def run(steps: int) -> None:
-        worker.consume(islice(results, steps), engine, config, samples, {}, progress, info, watchers, [])
+        worker.consume(islice(results, steps), engine, config, samples, saver, progress, info, watchers, [])
 
     return run
 

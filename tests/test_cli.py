@@ -69,6 +69,13 @@ MISTAKES = [
     (["train.compile=maybe"], "error: train.compile=maybe: must be true or false\n"),
     (["optim.name=lion"], "error: optim.name=lion: must be one of adamw, adam, sgd, adafactor\n"),
     (["train.max_steps=0"], "error: train.max_steps=0: must be at least 1\n"),
+    *[
+        (
+            [f"checkpoint.every={every}"],
+            f"error: checkpoint.every={every}: must be a number of steps (0: save only at the end) or a time with its unit, e.g. 90s, 10m, 2h\n",
+        )
+        for every in ("-1", "0m", "ten")
+    ],
     (["optim.lr=-1"], "error: optim.lr=-1.0: must be at least 0\n"),
     (["optim.lr=nan"], "error: optim.lr=nan: must be at least 0\n"),
     (["train.stop_at=9", "train.max_steps=5"], "error: train.stop_at=9: is beyond train.max_steps=5; the run ends there anyway\n"),

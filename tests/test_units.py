@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trainer.units import count, duration, parse_size, printable, size
+from trainer.units import count, duration, interval, parse_size, printable, size
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,11 @@ def test_duration():
 
 def test_control_characters_are_not_passed_on():
     assert printable("a\tb\n\x1b[2J\x00\u202eé") == "a\tb\n\ufffd[2J\ufffd\ufffdé"
+
+
+def test_interval_is_steps_or_a_time():
+    assert [interval(value) for value in (0, 7)] == [(0, 0.0), (7, 0.0)]
+    assert [interval(value) for value in ("90s", "10m", "10min", "2h", "2.5m")] == [(0, 90.0), (0, 600.0), (0, 600.0), (0, 7200.0), (0, 150.0)]
+    for wrong in (-1, "10", "m", "0s", "-1m", "1d", "10 m", ""):
+        with pytest.raises(ValueError, match=r"no time|fewer than none"):
+            interval(wrong)

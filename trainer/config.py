@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -27,6 +26,7 @@ from trainer.models.base import Model
 from trainer.part import Part
 from trainer.sections import CheckpointConfig, EvalConfig, LoaderConfig, LogConfig, OptimConfig, ProfileConfig, RunConfig, TrainConfig, WandbConfig
 from trainer.strategies.base import Strategy
+from trainer.writing import write_whole
 
 TARGET = "_target_"
 
@@ -173,9 +173,7 @@ def default_name(config: Config) -> str:
 
 def save(config: Config, path: Path) -> None:
     """Write `config` as YAML, whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.create(to_plain(config))), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, OmegaConf.to_yaml(OmegaConf.create(to_plain(config))))
 
 
 def load(path: Path) -> Config:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from trainer.errors import ConfigError, RunError
 
+T = TypeVar("T")
 _groups_made = itertools.count()
 LISTEN_FD = "TRAINER_LISTEN_FD"  # an already listening socket for rank 0's store: no port can be taken in between
 
@@ -92,3 +95,17 @@ def close() -> None:
     """Take the process group down (no error where there is none)."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def from_rank_0(function: Callable[[], T]) -> T:
+    """What `function` returns, or raises, on rank 0: on all ranks, of which no other calls it. A collective."""
+    outcome: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = function()
+        except Exception as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,9 @@ from trainer.schedule import lr_factor
 from trainer.strategies.engine import Batch, Engine, not_finite
 
 CHECK_SECONDS = 1.0  # between two agreements in an evaluation
-STOP = 2.0**40  # stands for one rank's wish to stop beside a count: both are whole numbers, and exact in fp64
+# Beside a count: one rank's wish to stop, and rank 0's to save. All are whole numbers, and their sum over 8,191 ranks is exact in fp64.
+STOP = 2.0**40
+SAVE = 2.0**39
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class StepValues:
     """Steps up to this one that moved nothing, because their loss or gradient norm was not finite; 0: this one moved the model."""
     stop: bool
     """Some rank was asked to stop."""
+    save: bool
+    """The time for a checkpoint has come."""
 
 
 class Mark:
@@ -74,20 +78,22 @@ class StepResult:
         """The values, once the device has them."""
         self.mark.wait()
         loss, norm, count, bad_in_a_row, known = self._values.tolist()
-        return StepValues(loss, norm, int(count), int(bad_in_a_row), known >= STOP)
+        return StepValues(loss, norm, int(count), int(bad_in_a_row), known >= STOP, known % STOP >= SAVE)
 
 
-def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, first: int, stop_asked: list[int]) -> Iterator[StepResult]:
+def train_steps(
+    engine: Engine, model: Model, loader: Loader, config: Config, first: int, stop_asked: list[int], save_due: Callable[[], bool] = lambda: False
+) -> Iterator[StepResult]:
     """Run optimizer steps from `first` on, one for each item of `loader`.
 
     A step has one small all-reduce beside the strategy's own: the loss, bad or not, which all ranks must know before
-    the optimizer moves; the next step's count; and a wish to stop. It runs beside the last backward.
+    the optimizer moves; the next step's count; and wishes to stop or (on one rank at most) to save. It runs beside the last backward.
     """
     ranks = dist.get_world_size()
     dtype = param_dtype(config.train.precision)
     count = torch.tensor(loader.peek_count(), dtype=torch.float64, device=engine.device)
     dist.all_reduce(count)
-    exchange = Exchange(loader, stop_asked, engine.device)
+    exchange = Exchange(loader, stop_asked, save_due, engine.device)
     for step, item in enumerate(loader, first):
         micro_batches = iter(item.positions)
 
@@ -104,24 +110,25 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
         yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad_in_a_row, known]), exchange.own_loss)
-        count = known % STOP
+        count = known % SAVE
 
 
 class Exchange:
-    """The small all-reduce of a step: the sums over the ranks of the loss, and of the next step's count with wishes to stop.
+    """The small all-reduce of a step: the sums over the ranks of the loss, and of the next step's count with wishes to stop or save.
 
     Two numbers: Gloo cuts a message into its elements, and takes longer for each. A loss that is not finite makes the sum so.
     """
 
-    def __init__(self, loader: Loader, stop_asked: list[int], device: torch.device):
-        self._loader, self._stop_asked, self._device = loader, stop_asked, device
+    def __init__(self, loader: Loader, stop_asked: list[int], save_due: Callable[[], bool], device: torch.device):
+        self._loader, self._stop_asked, self._save_due, self._device = loader, stop_asked, save_due, device
         self.own_loss = self._shared = torch.empty(0)
         self._work: dist.Work | None = None
 
     def start(self, loss_sum: torch.Tensor) -> None:
         """Begin to exchange this rank's `loss_sum`, a scalar in fp64, and what goes with it."""
         self.own_loss = loss_sum
-        known = torch.tensor([float(self._loader.peek_count() + STOP * bool(self._stop_asked))], dtype=torch.float64)
+        wishes = STOP * bool(self._stop_asked) + SAVE * self._save_due()
+        known = torch.tensor([self._loader.peek_count() + wishes], dtype=torch.float64)
         self._shared = torch.cat([loss_sum.reshape(1), to_device({"known": known}, self._device)["known"]])
         self._work = dist.all_reduce(self._shared, async_op=True) if dist.get_world_size() > 1 else None
 

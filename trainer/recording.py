@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,8 +34,6 @@ class Progress:
 
     position: Position
     mark: Mark
-    saved: int
-    """The step of the last checkpoint; -1: none."""
     order: Order
     start: Start
     resume: str = "never"
@@ -79,8 +78,8 @@ def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, po
     )
 
 
-def record(result: StepResult, config: Config, progress: Progress, info: RunInfo, watchers: list[Callback]) -> bool:
-    """Read a step's results and pass them on; returns whether some rank was asked to stop.
+def record(result: StepResult, config: Config, progress: Progress, info: RunInfo, watchers: list[Callback], settle: Callable[[], None]) -> StepValues:
+    """Read a step's results and pass them on; `settle` is called before the last checkpoint is looked for.
 
     Raises:
         RunError: more steps in a row than `train.max_bad_steps` had a loss or gradient norm that was not finite.
@@ -89,7 +88,7 @@ def record(result: StepResult, config: Config, progress: Progress, info: RunInfo
     values = result.read()
     before = progress.position
     if values.bad_in_a_row:
-        _judge(result, values, config, progress, info)
+        _judge(result, values, config, progress, info, settle)
         progress.position = Position(result.step, before.tokens, before.skipped + 1, before.passed_over)
     else:
         progress.position = progress.good = Position(result.step, before.tokens + values.count, before.skipped, before.passed_over)
@@ -114,10 +113,10 @@ def record(result: StepResult, config: Config, progress: Progress, info: RunInfo
         )
         for watcher in watchers:
             watcher.on_step(step_info)
-    return values.stop
+    return values
 
 
-def _judge(result: StepResult, values: StepValues, config: Config, progress: Progress, info: RunInfo) -> None:
+def _judge(result: StepResult, values: StepValues, config: Config, progress: Progress, info: RunInfo, settle: Callable[[], None]) -> None:
     """Say and write down what was not finite in a step; raises when there were too many in a row. A collective."""
     ranks = [] if math.isfinite(values.loss) or values.count == 0 else ranks_with_bad_loss(result)
     train, passed_over, last_good = config.train, progress.position.passed_over, progress.good.step
@@ -132,15 +131,16 @@ def _judge(result: StepResult, values: StepValues, config: Config, progress: Pro
 
     if values.bad_in_a_row <= train.max_bad_steps:
         tell("skipped", skipped(bad, train.max_bad_steps, info.run_dir))
-    elif train.on_bad_steps is OnBadSteps.stop:
+        return
+    settle()
+    if train.on_bad_steps is OnBadSteps.stop:
         tell("stopped")
         raise stop(bad, last_good, info.run_dir)
-    else:
-        row = [batch_of(step, passed_over) for step in range(last_good + 1, result.step + 1)]
-        try:
-            start, message = go_back(bad, row, last_good, progress.start, passed_over, progress.resume)
-        except RunError:
-            tell("stopped")
-            raise
-        tell("gone back", message)
-        raise RollBack(start)
+    row = [batch_of(step, passed_over) for step in range(last_good + 1, result.step + 1)]
+    try:
+        start, message = go_back(bad, row, last_good, progress.start, passed_over, progress.resume)
+    except RunError:
+        tell("stopped")
+        raise
+    tell("gone back", message)
+    raise RollBack(start)

@@ -116,8 +116,10 @@ class EvalConfig:
 class CheckpointConfig:
     """Checkpoints, each a directory that is whole once it has a manifest."""
 
-    every: int = 0
-    """Save after every this many steps; 0: only at the end."""
+    every: int | str = 0
+    """Save after every this many steps, or after a time: 90s, 10m, 2h (by rank 0's clock, one step late); 0: only at the end."""
+    overlap: bool = True
+    """Write checkpoints while training goes on, from a copy of the state in host memory."""
     keep: int = 2
     """How many of the newest checkpoints to keep."""
     resume: str = "auto"

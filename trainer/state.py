@@ -99,7 +99,7 @@ class Callback(ABC):
         """After an evaluation: means over the whole split ("loss", and what the model adds)."""
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        """After a checkpoint is whole."""
+        """Before a checkpoint is written: what it does not repeat (lines up to `step`) must outlast what it outlasts."""
 
     def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
         """At the end of a run that did not fail: status "finished", "stopped", or "preempted" (before its last evaluation); `facts` such as "sample"."""

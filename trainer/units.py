@@ -47,3 +47,19 @@ def duration(seconds: float) -> str:
 def printable(text: str) -> str:
     """`text` without the control characters that a model may well generate, and a terminal would obey."""
     return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
+
+
+def interval(value: int | str) -> tuple[int, float]:
+    """(steps, seconds) between two of something; one of the two, or both, are 0: never. `value`: steps, or a time: 90s, 10m, 10min, 2h.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"{value} steps are fewer than none")
+        return value, 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min|h)", value)
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{value!r} is no time")
+    return 0, float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.errors import ConfigError
+from trainer.units import interval
 
 
 def check_keys(node: DictConfig) -> None:
@@ -76,7 +77,6 @@ def check_values(config: Any) -> None:
         ("optim.warmup_steps", optim.warmup_steps, 0),
         ("eval.every", config.eval.every, 0),
         ("eval.batch_size", config.eval.batch_size, 1),
-        ("checkpoint.every", config.checkpoint.every, 0),
         ("checkpoint.keep", config.checkpoint.keep, 1),
         ("loader.prefetch", config.loader.prefetch, 1),
         ("loader.workers", config.loader.workers, 1),
@@ -87,6 +87,12 @@ def check_values(config: Any) -> None:
     ]:
         if value is not None and not value >= least:
             raise ConfigError(f"{key}={value}: must be at least {least}")
+    try:
+        interval(config.checkpoint.every)
+    except ValueError:
+        raise ConfigError(
+            f"checkpoint.every={config.checkpoint.every}: must be a number of steps (0: save only at the end) or a time with its unit, e.g. 90s, 10m, 2h"
+        ) from None
     if train.stop_at is not None and train.stop_at > train.max_steps:
         raise ConfigError(f"train.stop_at={train.stop_at}: is beyond train.max_steps={train.max_steps}; the run ends there anyway")
     for key, value in [("optim.decay_fraction", optim.decay_fraction), ("optim.final_ratio", optim.final_ratio)]:

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from trainer import distributed, precision, signals
 from trainer.bad_steps import BAD_STEPS, RollBack, Start
 from trainer.callbacks.metrics import EVALS, cut_back, last_recorded
 from trainer.callbacks.profile import Profile
-from trainer.checkpoint.directory import directory, find, last_step, remove_after, remove_old
-from trainer.checkpoint.load import load
-from trainer.checkpoint.save import save
+from trainer.checkpoint.directory import directory, last_step, remove_after
+from trainer.checkpoint.resume import resume
+from trainer.checkpoint.saver import Saver
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
@@ -32,6 +33,8 @@ from trainer.materialise import blueprint
 from trainer.recording import Progress, record, run_info
 from trainer.state import Callback, Position, RunInfo
 from trainer.strategies.engine import Engine
+from trainer.units import interval
+from trainer.writing import writing
 
 
 def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -82,9 +85,8 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
     samples, held_out = config.data.open("train"), config.data.open("eval")
     rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device)
-    found = _find(run_dir, start.resume)
     facts = manifest_facts(config, samples)
-    position = Position(0, 0) if found is None else load(engine, found, facts, strict=config.checkpoint.strict)
+    position, found = resume(engine, run_dir, start.resume, facts, strict=config.checkpoint.strict)
     position = dataclasses.replace(position, passed_over=tuple(sorted({*position.passed_over, *start.passed_over})))
     loader = make_loader(config, samples, device, range(position.step + 1, last + 1), position.passed_over)
     stack.callback(loader.close)
@@ -93,25 +95,28 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
         run_dir.mkdir(parents=True, exist_ok=True)
         remove_after(run_dir, position.step)
         if start.last_good is None:  # lines of a run, or of the end of one, that this one replaces
-            cut_back(run_dir / BAD_STEPS, position.step)
-        configs.save(config, run_dir / "config.yaml")
+            with writing(run_dir / BAD_STEPS):
+                cut_back(run_dir / BAD_STEPS, position.step)
+        with writing(run_dir / "config.yaml"):
+            configs.save(config, run_dir / "config.yaml")
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
             stack.callback(watcher.close)
     info = run_info(config, run_dir, samples, engine, position, found)
     for watcher in watchers:
         watcher.on_start(info)
-    progress = Progress(position, Mark(device), -1 if found is None else position.step, loader.order, start, "never" if found is None else str(found))
+    progress = Progress(position, Mark(device), loader.order, start, "never" if found is None else str(found))
+    saver = Saver(engine, run_dir, config.checkpoint, facts, -1 if found is None else position.step, partial(_before_checkpoint, watchers))
+    stack.push(saver.close)
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
-    steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1)
+    steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked, saver.due), position.step + 1)
     stopped = _evaluation_missing(config, run_dir, start, position) and _evaluate(engine, config, held_out, position.step, watchers, progress, stop_asked)
-    stopped = stopped or consume(steps, engine, config, held_out, facts, progress, info, watchers, stop_asked)
+    stopped = stopped or consume(steps, engine, config, held_out, saver, progress, info, watchers, stop_asked)
     if stopped and progress.position.step < last:
         progress.position = progress.good  # bad steps at the end are done again: nothing of them is lost, and they are counted from 1
     step = progress.position.step
-    if progress.saved != step:
-        _save(engine, config, facts, progress, info, watchers)
+    saver.finish(progress.position)
     if stopped and step < last:
         _finish(watchers, "stopped", {})
         raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; run the same command to go on")
@@ -123,13 +128,6 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
         engine.model.eval()
         told["sample"] = config.model.sample(engine.model, samples, device)
     _finish(watchers, "finished" if step >= config.train.max_steps else "stopped", told)
-
-
-def _find(run_dir: Path, resume: str) -> Path | None:
-    """Rank 0's answer for all: another node may not see the same files yet."""
-    found = [find(run_dir, resume)] if dist.get_rank() == 0 else [None]
-    dist.broadcast_object_list(found)
-    return found[0]
 
 
 def make_loader(config: Config, samples: Samples, device: torch.device, steps: range, passed_over: Sequence[int] = ()) -> Loader:
@@ -155,7 +153,7 @@ def consume(
     engine: Engine,
     config: Config,
     held_out: Samples,
-    facts: dict[str, Any],
+    saver: Saver,
     progress: Progress,
     info: RunInfo,
     watchers: list[Callback],
@@ -163,26 +161,42 @@ def consume(
 ) -> bool:
     """Take the steps: record each one step late, evaluate and save where it is due; returns whether a stop was asked for."""
     pending: StepResult | None = None
-    stopping = False
+    stopping = save_asked = False
+    save_every, _ = interval(config.checkpoint.every)
     progress.mark = Mark(engine.device)
+
+    began_with = saver.saved
+
+    def settle() -> None:
+        saver.wait()
+        if saver.saved != began_with:
+            progress.resume = "auto"
+
+    def take(result: StepResult) -> None:
+        nonlocal stopping, save_asked
+        values = record(result, config, progress, info, watchers, settle)
+        stopping, save_asked = stopping or values.stop, save_asked or values.save
+
     for result in steps:
         if pending is not None:
-            stopping = record(pending, config, progress, info, watchers) or stopping
+            take(pending)
         pending = result
         due_eval = _due(config.eval.every, result.step) and not (config.eval.at_end and result.step == info.last_step)
-        due_save = _due(config.checkpoint.every, result.step)
+        due_save = _due(save_every, result.step) or save_asked
         if due_eval or due_save or stopping:  # these need the step's own results
-            stopping = record(result, config, progress, info, watchers) or stopping
+            take(result)
             pending = None
             if due_eval:
                 stopping = _evaluate(engine, config, held_out, result.step, watchers, progress, stop_asked) or stopping
             if due_save and progress.position == progress.good:  # else there is nothing new: a checkpoint to go back to is of a good step
-                _save(engine, config, facts, progress, info, watchers)
+                saver.save(progress.position)
+                save_asked = False
             progress.mark = Mark(engine.device)
+        saver.poll()
         if stopping:
             break
     if pending is not None:
-        stopping = record(pending, config, progress, info, watchers) or stopping
+        take(pending)
     return stopping
 
 
@@ -223,15 +237,9 @@ def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:
     }
 
 
-def _save(engine: Engine, config: Config, facts: dict[str, Any], progress: Progress, info: RunInfo, watchers: list[Callback]) -> None:
-    if progress.position.updates == 0:
-        engine.init_optimizer_state(0)  # no step has made it yet
-    path = save(engine, progress.position, info.run_dir, facts)
-    progress.saved, progress.resume = progress.position.step, "auto"
-    if dist.get_rank() == 0:
-        remove_old(info.run_dir, config.checkpoint.keep)
+def _before_checkpoint(watchers: list[Callback], step: int, path: Path) -> None:
     for watcher in watchers:
-        watcher.on_checkpoint(progress.position.step, path)
+        watcher.on_checkpoint(step, path)
 
 
 def _finish(watchers: list[Callback], status: str, facts: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
+import contextlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.disks import small_disk
 from trainer.callbacks.metrics import EVALS, METRICS, Metrics, cut_back, finite, read
+from trainer.callbacks.record import RECORD, RunRecord
+from trainer.callbacks.report import Report
 from trainer.errors import RunError
 
 
@@ -103,6 +108,7 @@ def test_a_killed_process_loses_no_lines_but_the_last_few(tmp_path):
     code = """
 import sys, time, types
 from pathlib import Path
+from tests.disks import small_disk
 from trainer.callbacks.metrics import Metrics, WRITE_SECONDS
 metrics = Metrics(Path(sys.argv[1]))
 metrics.on_start(types.SimpleNamespace(first_step=1))
@@ -122,3 +128,48 @@ sys.stdin.read()
     found = steps(tmp_path / METRICS)
     assert found[:5] == [1, 2, 3, 4, 5]
     assert found == list(range(1, len(found) + 1))
+
+
+def test_a_full_disk_is_waited_for_then_an_error_and_no_line_is_half_written(tmp_path, run_info, step_info, monkeypatch, capsys):
+    with small_disk(tmp_path, 2**16):
+        metrics = Metrics(tmp_path)
+        metrics.on_start(run_info())
+        metrics.on_step(step_info(1))
+        with (tmp_path / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(b"x" * 4096)
+        monkeypatch.setattr("trainer.callbacks.metrics.WRITE_SECONDS", 0)
+        for step in range(2, 40):  # more than the rest of the file's page
+            metrics.on_step(step_info(step))
+        found = steps(tmp_path / METRICS)
+        assert found == list(range(1, len(found) + 1))
+        assert len(found) < 39
+        told = f"{tmp_path / METRICS}: cannot be written (No space left on device); make room or make it writable, then run the same command: it goes on"
+        with pytest.raises(RunError, match=re.escape(told)):
+            metrics.on_checkpoint(39, tmp_path)
+        (tmp_path / "filler").unlink()
+        metrics.on_step(step_info(40))
+        assert steps(tmp_path / METRICS) == list(range(1, 41))
+        (tmp_path / "filler").write_bytes(b"x" * (os.statvfs(tmp_path).f_bavail * 4096))
+        monkeypatch.setattr("trainer.callbacks.metrics.PATIENCE_SECONDS", 0)
+        full = [step_info(step) for step in range(41, 80)]
+        with pytest.raises(RunError, match="No space left"):
+            list(map(metrics.on_step, full))
+        metrics.close()  # the error that ends the run is not replaced
+        assert capsys.readouterr().err.startswith(f"warning: {told}")
+
+
+def test_files_that_are_written_at_the_end_on_a_full_disk(tmp_path, run_info):
+    with small_disk(tmp_path, 2**15):
+        record = RunRecord(tmp_path)
+        record.on_start(run_info())
+        before = (tmp_path / RECORD).read_bytes()
+        (tmp_path / "filler").write_bytes(b"x" * (os.statvfs(tmp_path).f_bavail * 4096))
+        with pytest.raises(RunError, match=re.escape(f"{tmp_path / RECORD}: cannot be written (No space left on device); make room")):
+            record.on_finish("finished", {})
+        (tmp_path / METRICS).touch()
+        with pytest.raises(RunError, match=r"report.html: cannot be written \(No space left on device\); make room"):
+            Report(tmp_path).on_finish("finished", {})
+        record.close()
+        assert (tmp_path / RECORD).read_bytes() == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["filler", METRICS, RECORD]

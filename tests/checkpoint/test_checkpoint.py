@@ -12,7 +12,7 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
-from trainer.checkpoint.directory import MANIFEST, directory, find, list_whole, read_manifest, remove_after, remove_old
+from trainer.checkpoint.directory import MANIFEST, Damaged, directory, find, list_whole, read_manifest, remove_after, remove_old
 from trainer.checkpoint.load import load
 from trainer.checkpoint.save import save
 from trainer.config import Config
@@ -59,6 +59,12 @@ def test_comes_back_as_it_was(saved: Path) -> None:
     manifest = read_manifest(saved)
     assert sorted(manifest["files"]) == sorted(path.name for path in saved.glob("*.safetensors"))
     assert len(manifest["files"]) == 2
+    for key, value in manifest.items():  # no line of it can change unnoticed
+        (saved / MANIFEST).write_text(json.dumps(manifest | {key: 0 if value else 1}))
+        if key == "format_version":
+            continue
+        with pytest.raises(Damaged):
+            read_manifest(saved)
 
 
 def test_without_a_manifest_it_is_not_taken(saved: Path) -> None:
@@ -74,7 +80,7 @@ def test_without_a_manifest_it_is_not_taken(saved: Path) -> None:
 
 
 def advice(saved: Path) -> str:
-    return f"delete {saved} to go on from the checkpoint before it, or give another with checkpoint.resume=PATH"
+    return f"give another with checkpoint.resume=PATH, or checkpoint.resume=auto for the newest whole one of the run ({saved} is left as it is)"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
@@ -96,7 +102,7 @@ def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
     (path / MANIFEST).write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_manifest(path)
-    assert str(caught.value).startswith(f"{path / MANIFEST}: is damaged (")
+    assert str(caught.value).startswith(f"{path}: is damaged: {MANIFEST} cannot be read (")
     assert str(caught.value).endswith(advice(path))
 
 

@@ -12,7 +12,9 @@ import sys
 import psutil
 import pytest
 
+from tests.commands import TINY, run_without_torch
 from tests.launchers.running import descendants, finish, left, losses, run, start, steps_done, wait_until
+from trainer.run_lock import LOCK, RunLock
 
 TWO = "launcher.nproc_per_node=2"
 LONG = ["train.max_steps=100000", "model.seconds=0.02"]
@@ -58,6 +60,25 @@ def test_a_rank_that_dies_again_without_progress_is_left_out(tmp_path):
 )
 def test_fewer_ranks_that_cannot_be(arguments, told, tmp_path):
     assert run("+strategy=ddp", TWO, *arguments, cwd=tmp_path) == (2, "", f"error: {told}\n")
+
+
+def test_a_second_run_is_refused_also_after_a_restart_but_not_to_hear_that_the_run_is_finished(tmp_path):
+    trouble = ["model.how=kill", f"model.once={tmp_path}/once", "run.max_restarts=1"]
+    process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, *trouble, cwd=tmp_path)
+    for moment in ((tmp_path / "x" / LOCK).exists, lambda: (tmp_path / "once").exists() and steps_done(tmp_path / "x") >= 5):
+        wait_until(moment, process)
+        second = run_without_torch(*TINY, "run_dir=x", cwd=tmp_path)
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"error: run_dir=x: another run is at work in it: process {process.pid} of ")
+    process.terminate()
+    status, _, err = finish(process)
+    assert (status, err.count("restart 1 of 1")) == (75, 1), err
+    assert not (tmp_path / "x" / LOCK).exists()
+    over = ["+strategy=ddp", TWO, "run_dir=x", f"train.stop_at={steps_done(tmp_path / 'x') + 1}", "train.max_steps=100000"]
+    assert run(*over, cwd=tmp_path)[0] == 0
+    with RunLock(tmp_path / "x"):
+        status, out, _ = run(*over, cwd=tmp_path)
+    assert (status, out.startswith("this run has come to train.stop_at=")) == (0, True)
 
 
 def test_a_rank_that_raises_is_named_with_its_traceback(tmp_path):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.commands import TINY, run_without_torch
 from tests.launchers.running import descendants, finish, left, losses, run, start, steps_done, wait_until
 
 TWO = "launcher.nproc_per_node=2"
@@ -25,6 +26,9 @@ def test_ray_trains_exactly_as_the_local_launcher_and_leaves_nothing(tmp_path):
     wait_until(lambda: steps_done(tmp_path / "ray") >= 1, process)
     children = descendants(process.pid)
     assert any("raylet" in line for line in left(children))
+    second = run_without_torch(*TINY, "run_dir=ray", cwd=tmp_path)
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"error: run_dir=ray: another run is at work in it: process {process.pid} of ")
     status, out, err = finish(process)
     assert (status, err) == (0, "")
     assert out.startswith("run       ")

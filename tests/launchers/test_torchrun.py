@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, environment
-from tests.launchers.running import PARTS, TROUBLE, descendants, finish, losses, run, steps_done, wait_until
+from tests.launchers.running import PARTS, TROUBLE, descendants, finish, losses, run, start, steps_done, wait_until
+from trainer.run_lock import LOCK, Holder
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
 
@@ -48,6 +49,21 @@ def test_a_rank_that_dies_is_started_again_from_the_last_checkpoint(tmp_path):
     assert status == 0, err
     assert run(*steps, "run_dir=whole", "launcher.nproc_per_node=2", cwd=tmp_path)[0] == 0
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_a_second_run_is_refused_by_all_ranks_and_a_stopped_one_holds_nothing(tmp_path):
+    first = start("strategy=ddp", "run_dir=x", "train.max_steps=100000", "model.seconds=0.02", cwd=tmp_path, python=TORCHRUN)
+    wait_until(lambda: steps_done(tmp_path / "x") >= 1, first)
+    holder = Holder.read(tmp_path / "x" / LOCK)
+    assert holder is not None
+    assert holder.pid in {child.pid for child in descendants(first.pid)}
+    status, _, err = run("strategy=ddp", "run_dir=x", "train.max_steps=4", cwd=tmp_path, python=TORCHRUN)
+    assert status == 1  # torchrun's own
+    assert err.count(f"error: run_dir=x: another run is at work in it: process {holder.pid} of ") == 1
+    first.terminate()
+    finish(first)
+    assert len(list((tmp_path / "x" / "checkpoints").glob("*/manifest.json"))) == 1
+    assert not (tmp_path / "x" / LOCK).exists()
 
 
 @pytest.mark.large

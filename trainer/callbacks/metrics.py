@@ -6,21 +6,27 @@ JavaScript refuse NaN).
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from trainer.errors import RunError
 from trainer.state import Callback, RunInfo, StepInfo
+from trainer.writing import writing
 
 METRICS = "metrics.jsonl"
 EVALS = "evals.jsonl"
 WRITE_SECONDS = 0.1
+PATIENCE_SECONDS = 5.0
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _ENCODER = json.JSONEncoder(allow_nan=False)
 LAST_STEPS = 20  # whose mean loss stands for the loss at the end
 
@@ -106,45 +112,80 @@ class Metrics(Callback):
     """Writes every committed step to metrics.jsonl and every evaluation to evals.jsonl.
 
     Lines are handed to the system every `WRITE_SECONDS`, short steps together: a killed process loses no more than that.
-    On resume both files are cut back to the checkpoint's step.
+    On resume both files are cut back to the checkpoint's step. On a full disk lines are kept for `PATIENCE_SECONDS`: a
+    checkpoint being written beside may have filled it, and makes room again when it fails.
+
+    Raises:
+        RunError: the files cannot be written.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._files: dict[str, TextIO] = {}
+        self._files: dict[str, FileIO] = {}
         self._steps: list[StepInfo] = []
+        self._evals: list[str] = []
         self._written = 0.0
+        self._full_since: float | None = None
 
     def on_start(self, run: RunInfo) -> None:
-        self._run_dir.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, EVALS):
-            cut_back(self._run_dir / name, run.first_step - 1)
-            self._files[name] = (self._run_dir / name).open("a", encoding="utf-8", buffering=1)
+            with writing(self._run_dir / name):
+                self._run_dir.mkdir(parents=True, exist_ok=True)
+                cut_back(self._run_dir / name, run.first_step - 1)
+                self._files[name] = FileIO(self._run_dir / name, "a")
 
     def on_step(self, info: StepInfo) -> None:
         self._steps.append(info)
         if time.monotonic() - self._written >= WRITE_SECONDS:
-            self._write()
-
-    def _write(self) -> None:
-        if self._steps:
-            self._files[METRICS].write("".join([to_line(vars(info)) for info in self._steps]))
-            self._steps.clear()
-        self._written = time.monotonic()
+            self._write(PATIENCE_SECONDS)
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._files[EVALS].write(to_line({"step": step, **metrics}))
+        self._evals.append(to_line({"step": step, **metrics}))
+        self._write(PATIENCE_SECONDS)
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        self._write()
-        # A run resumed from this checkpoint does not repeat these lines: they must outlast a power cut as it does.
-        for file in self._files.values():
-            os.fsync(file.fileno())
+        self._sync()  # a run resumed from this checkpoint does not repeat these lines: they must outlast a power cut as it does
 
     def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
-        self._write()
+        self._sync()
 
     def close(self) -> None:
-        self._write()
+        try:
+            self._write()
+        except RunError as error:  # what ends the run is being said: these lines are the last few of it
+            print(f"warning: {error}", file=sys.stderr)
         for file in self._files.values():
             file.close()
+
+    def _write(self, patience: float = 0.0) -> None:
+        now = self._written = time.monotonic()
+        try:
+            if self._steps:
+                self._append(METRICS, "".join([to_line(vars(info)) for info in self._steps]))
+                self._steps.clear()
+            if self._evals:
+                self._append(EVALS, "".join(self._evals))
+                self._evals.clear()
+            self._full_since = None
+        except RunError as error:
+            self._full_since = self._full_since or now
+            if getattr(error.__cause__, "errno", None) not in FULL or now - self._full_since >= patience:
+                raise
+
+    def _append(self, name: str, text: str) -> None:
+        """Write lines at the end of a file: all of them, or none."""
+        with writing(self._run_dir / name):
+            file, rest = self._files[name], text.encode()
+            end = file.seek(0, os.SEEK_END)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
+
+    def _sync(self) -> None:
+        self._write()
+        for name, file in self._files.items():
+            with writing(self._run_dir / name):
+                os.fsync(file.fileno())

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Any
 
 import trainer
 from trainer.callbacks.metrics import finite
+from trainer.errors import RunError
 from trainer.state import Callback, RunInfo
+from trainer.writing import write_whole, writing
 
 RECORD = "run.json"
 REPORT = "report.html"
@@ -85,10 +88,10 @@ class RunRecord(Callback):
     def close(self) -> None:
         if self._record.get("status") == "running":
             self._record |= {"status": "failed", "ended": _now()}
-            self._write()
+            with suppress(RunError):  # what failed is being said; without this the status stays "running", as after a kill
+                self._write()
 
     def _write(self) -> None:
-        self._run_dir.mkdir(parents=True, exist_ok=True)
-        partial = self._run_dir / f"{RECORD}.{os.getpid()}.partial"
-        partial.write_text(json.dumps(finite(self._record), indent=1, default=str, allow_nan=False), encoding="utf-8")
-        os.replace(partial, self._run_dir / RECORD)
+        with writing(self._run_dir / RECORD):
+            self._run_dir.mkdir(parents=True, exist_ok=True)
+            write_whole(self._run_dir / RECORD, json.dumps(finite(self._record), indent=1, default=str, allow_nan=False))

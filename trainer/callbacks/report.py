@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainer.callbacks.record import REPORT
 from trainer.state import Callback
+from trainer.writing import writing
 
 
 class Report(Callback):
@@ -21,4 +23,5 @@ class Report(Callback):
     def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
         from trainer.report import write
 
-        write(self._run_dir)
+        with writing(self._run_dir / REPORT):
+            write(self._run_dir)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from trainer.errors import RunError, missing_extra
 from trainer.state import Callback, RunInfo, StepInfo
+from trainer.writing import write_whole, writing
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -40,9 +41,8 @@ def run_id(run_dir: Path) -> str:
     """The id of this directory's run, made when there is none yet and then always the same."""
     path = run_dir / RUN_ID
     if not path.exists():
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
-        os.replace(partial, path)
+        with writing(path):
+            write_whole(path, uuid.uuid4().hex[:8])
     return path.read_text(encoding="utf-8").strip()
 
 

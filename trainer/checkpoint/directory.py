@@ -1,15 +1,16 @@
 """Where a run's checkpoints are, which of them are whole, and whether the run is over. Nothing here imports torch.
 
 `run_dir`/checkpoints/step-00000020/ is a checkpoint once it has `manifest.json`, which is written last.
+`run_dir`/checkpoints/damaged-step-00000020/ was one: it is kept aside, and never taken, counted or deleted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+PIECE = 1 << 22  # bytes of a file read at once
+CHECKSUM = "checksum"
+"""Key of a manifest under which the digest of the rest of it stands."""
+
+
+class Damaged(ConfigError):
+    """A checkpoint is not what was written. `what` is wrong with it, in words."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+        super().__init__(f"{path}: is damaged: {what}; {without(path)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:  # ranks pass it on
+        return Damaged, (self.path, self.what)
 
 
 def directory(run_dir: Path, step: int) -> Path:
@@ -47,12 +62,17 @@ def find(run_dir: Path, resume: str) -> Path | None:
     """The checkpoint that `checkpoint.resume` ("auto", "never" or a path) means, or None.
 
     Raises:
-        ConfigError: a path that is not a whole checkpoint.
+        ConfigError: a path that is not a whole checkpoint, or every checkpoint of the run is damaged.
     """
     if resume == "never":
         return None
     if resume == "auto":
         whole = list_whole(run_dir)
+        if not whole and (aside := sorted(run_dir.glob("checkpoints/damaged-step-*"))):
+            raise ConfigError(
+                f"{run_dir}: no checkpoint of this run is whole; the damaged ones are kept aside: {', '.join(str(path) for path in aside)}\n"
+                "  to start again from the first step: checkpoint.resume=never, or another run_dir="
+            )
         return whole[-1] if whole else None
     path = Path(resume)
     if (path / MANIFEST).is_file():
@@ -69,13 +89,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a whole checkpoint.
 
     Raises:
-        ConfigError: it is not one.
+        Damaged: it is not one, or not what was written.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        return {**manifest, "step": int(manifest["step"]), "tokens": int(manifest["tokens"]), "files": dict(manifest["files"])}
+        found = {**manifest, "step": int(manifest["step"]), "tokens": int(manifest["tokens"]), "files": dict(manifest["files"])}
+        newer = manifest["format_version"] > FORMAT_VERSION
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path / MANIFEST}: is damaged ({type(error).__name__}: {error}); {without(path)}") from error
+        raise Damaged(path, f"{MANIFEST} cannot be read ({type(error).__name__}: {error})") from error
+    if not newer and CHECKSUM in manifest and sealed(manifest)[CHECKSUM] != manifest[CHECKSUM]:
+        raise Damaged(path, f"{MANIFEST} is not what was written")
+    return found
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """`manifest`, as JSON gives it back, with the digest of all else in it."""
+    plain = json.loads(json.dumps(manifest))
+    plain.pop(CHECKSUM, None)
+    return {**plain, CHECKSUM: hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
 
 
 def check_format(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -85,24 +116,28 @@ def check_format(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def without(path: Path) -> str:
-    """What to do about a checkpoint that cannot be used."""
-    return f"delete {path} to go on from the checkpoint before it, or give another with checkpoint.resume=PATH"
+    """What to do about a checkpoint that was asked for and cannot be used."""
+    return f"give another with checkpoint.resume=PATH, or checkpoint.resume=auto for the newest whole one of the run ({path} is left as it is)"
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
+def set_aside(path: Path) -> Path:
+    """Rename a damaged checkpoint, so that it is neither taken nor lost; returns where it is then. On rank 0 alone."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"damaged-{path.name}" + (f"-{number}" if number > 1 else ""))
+        if not aside.exists():
+            path.rename(aside)
+            return aside
+    raise AssertionError
+
+
+def sha256(path: Path, progress: Callable[[int], object] = lambda size: None) -> str:
+    """Of a file's content, in hexadecimal. `progress` is told of each piece of so many bytes."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, and make sure that it is on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            progress(len(piece))
+    return digest.hexdigest()
 
 
 def remove(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import trainer
-from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, directory, list_whole, sha256, write_whole
+from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, directory, list_whole, sealed, sha256
 from trainer.checkpoint.export import MODEL, whole_or_nothing
 from trainer.checkpoint.tensors import Meta, write_file
 from trainer.config import to_plain
@@ -20,6 +20,7 @@ from trainer.models.gpt import GPT, RopeScaling
 from trainer.models.hf import HF
 from trainer.models.hf_module import build, has_weights, open_weights, read_config, resolve
 from trainer.models.llama import gpt_knobs, llama_name
+from trainer.writing import write_whole
 
 FILE = "shard-00001-model-00001-of-00001.safetensors"
 
@@ -70,7 +71,7 @@ def import_hf(source: str, run_dir: Path) -> list[str]:
             "data_spec": spec,
             "config": {"model": to_plain(model)},
         }
-        write_whole(partial / MANIFEST, json.dumps(manifest, indent=2))
+        write_whole(partial / MANIFEST, json.dumps(sealed(manifest), indent=2))
     tokenizer = ["data.tokenizer=hf", f"data.tokenizer_path={source}"] if (place / TOKENIZER).is_file() else []
     return [f"run_dir={run_dir}", "model=gpt", *overrides(model, knobs), *tokenizer]
 

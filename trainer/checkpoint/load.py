@@ -12,7 +12,8 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-from trainer.checkpoint.directory import check_format, read_manifest, sha256, without
+from trainer.checkpoint.directory import Damaged, check_format, read_manifest, sha256
+from trainer.distributed import from_rank_0
 from trainer.errors import ConfigError
 from trainer.state import Position
 from trainer.strategies.engine import Engine
@@ -25,9 +26,10 @@ def load(engine: Engine, path: Path, facts: Mapping[str, Any], *, strict: bool =
     value that it has before the first step. An imported checkpoint has no optimizer state and no data to compare.
 
     Raises:
-        ConfigError: it is damaged, or does not fit this model or the `facts` of this run; the difference is named.
+        Damaged: it is not what was written; what is wrong is named.
+        ConfigError: it does not fit this model or the `facts` of this run; the difference is named.
     """
-    manifest = read_manifest(path)
+    manifest = from_rank_0(lambda: read_manifest(path))
     check_format(path, manifest)
     _check_files(path, manifest["files"])
     imported = "imported_from" in manifest
@@ -47,16 +49,23 @@ def _check_files(path: Path, files: Mapping[str, str]) -> None:
     """Every file of the manifest is there and has its content; the ranks share the work."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     wrong: list[str] = []
+    closed: list[str] = []
     for name, digest in sorted(files.items())[rank::ranks]:
-        file = path / name
-        if not file.is_file():
+        try:
+            if sha256(path / name) != digest:
+                wrong.append(f"{name} is not what was written")
+        except FileNotFoundError:
             wrong.append(f"{name} is missing")
-        elif sha256(file) != digest:
-            wrong.append(f"{name} is not what was written")
-    every: list[list[str]] = [[] for _ in range(ranks)]
-    dist.all_gather_object(every, wrong)
-    if problems := sorted(problem for of_rank in every for problem in of_rank):
-        raise ConfigError(f"{path}: is damaged: {'; '.join(problems[:5])}; {without(path)}")
+        except PermissionError:  # no damage
+            closed.append(f"{path / name}: cannot be read on rank {rank} (Permission denied)")
+        except OSError as error:
+            wrong.append(f"{name} cannot be read ({error.strerror})")
+    every: list[tuple[list[str], list[str]]] = [([], [])] * ranks
+    dist.all_gather_object(every, (wrong, closed))
+    if denied := [text for _, of_rank in every for text in of_rank]:
+        raise ConfigError(denied[0])
+    if problems := sorted(problem for of_rank, _ in every for problem in of_rank):
+        raise Damaged(path, "; ".join(problems[:5]))
 
 
 def _check_same_data(path: Path, manifest: Mapping[str, Any], facts: Mapping[str, Any], strict: bool) -> list[str]:

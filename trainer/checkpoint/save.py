@@ -3,39 +3,103 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, directory, remove, sha256, write_whole
+from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, directory, remove, sealed, sha256
+from trainer.errors import RunError
 from trainer.state import Position
 from trainer.strategies.engine import Engine
+from trainer.writing import write_whole
+
+T = TypeVar("T")
+
+
+class SaveFailed(RunError):
+    """A checkpoint could not be written: the same on all ranks, and nothing of it is left where it could be removed."""
 
 
 def save(engine: Engine, position: Position, run_dir: Path, facts: dict[str, Any]) -> Path:
-    """Write a checkpoint; every rank writes its own part. A collective. Returns its directory."""
-    path = directory(run_dir, position.step)
-    rank = dist.get_rank()
-    if rank == 0 and path.exists():
-        remove(path)  # not whole, or of the same step of the same run: written again
-    dist.barrier()
-    dcp.save(engine.state_dict(), storage_writer=HuggingFaceStorageWriter(str(path), save_distributed=True))
-    own = {file.name: sha256(file) for file in sorted(path.glob(f"shard-{rank + 1:05d}-*"))}
-    every: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(every, own)
-    if rank == 0:
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "step": position.step,
-            "tokens": position.tokens,
-            "skipped": position.skipped,
-            "passed_over": position.passed_over,
-            "files": {name: digest for files in every for name, digest in sorted(files.items())},
-            **facts,
-        }
-        write_whole(path / MANIFEST, json.dumps(manifest, indent=2))
-    dist.barrier()
+    """Write a checkpoint; every rank writes its own part. A collective. Returns its directory.
+
+    Raises:
+        SaveFailed: see `write`.
+    """
+    return write(engine.state_dict(), position, run_dir, facts)
+
+
+def write(state: dict[str, Any], position: Position, run_dir: Path, facts: Mapping[str, Any], group: dist.ProcessGroup | None = None) -> Path:
+    """Write `state` (what `Engine.state_dict` gives) as a checkpoint. A collective of `group`. Returns its directory.
+
+    Raises:
+        SaveFailed: some rank could not write (a full disk, a quota, a directory that is read-only): on all ranks.
+    """
+    path, rank = directory(run_dir, position.step), dist.get_rank()
+
+    def clear() -> None:
+        if rank == 0 and path.exists():
+            remove(path)  # not whole, or of the same step of the same run: written again
+
+    def digests() -> dict[str, str]:
+        return {file.name: sha256(file) for file in sorted(path.glob(f"shard-{rank + 1:05d}-*"))}
+
+    def commit() -> None:
+        if rank == 0:
+            files = {name: digest for of_rank in parts for name, digest in sorted(of_rank.items())}
+            manifest = {"format_version": FORMAT_VERSION, **asdict(position), "files": files, **facts}
+            write_whole(path / MANIFEST, json.dumps(sealed(manifest), indent=2))
+
+    try:
+        _on_all_ranks(clear, path, group)
+        _write_parts(state, path, group)
+        parts = _on_all_ranks(digests, path, group)
+        _on_all_ranks(commit, path, group)
+    except SaveFailed:
+        if rank == 0:  # after all have given up: its room is free again
+            shutil.rmtree(path, ignore_errors=True)
+        raise
     return path
+
+
+def _on_all_ranks(work: Callable[[], T], path: Path, group: dist.ProcessGroup | None) -> list[T]:
+    """What `work` returns on each rank. Where the system refuses something on one, all raise SaveFailed."""
+    outcome: tuple[Any, str] = (None, "")
+    try:
+        outcome = (work(), "")
+    except OSError as error:
+        outcome = (None, _reason(error))
+    every: list[tuple[Any, str]] = [(None, "")] * dist.get_world_size()
+    dist.all_gather_object(every, outcome, group=group)
+    _raise({rank: reason for rank, (_, reason) in enumerate(every) if reason}, path)
+    return [result for result, _ in every]
+
+
+def _write_parts(state: dict[str, Any], path: Path, group: dist.ProcessGroup | None) -> None:
+    try:
+        dcp.save(state, storage_writer=HuggingFaceStorageWriter(str(path), save_distributed=True), process_group=group)
+    except dcp.api.CheckpointException as error:  # of all ranks, on all
+        reasons = {rank: _reason(cause) for rank, (cause, _) in error.failures.items() if isinstance(cause, OSError)}
+        if len(reasons) < len(error.failures):
+            raise RuntimeError(str(error)) from error
+        _raise(reasons, path)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _raise(reasons: Mapping[int, str], path: Path) -> None:
+    """`reasons`: rank to reason, of the ranks that failed."""
+    if reasons:
+        by_reason: dict[str, list[str]] = {}
+        for rank, reason in sorted(reasons.items()):
+            by_reason.setdefault(reason, []).append(str(rank))
+        told = "; ".join(f"{reason} on rank{'' if len(ranks) == 1 else 's'} {', '.join(ranks[:8])}" for reason, ranks in by_reason.items())
+        raise SaveFailed(f"{path} could not be written: {told}")

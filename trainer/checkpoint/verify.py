@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
-from trainer.checkpoint.directory import MANIFEST, check_format, read_manifest
-from trainer.errors import ConfigError, RunError
+from trainer.checkpoint.directory import Damaged, check_format, read_manifest, sha256
+from trainer.errors import RunError
 
-CHUNK = 1 << 22  # bytes
 PROGRESS_AFTER = 2.0  # seconds
 
 
@@ -22,8 +19,8 @@ def problems(path: Path, quiet: bool = False) -> list[str]:
     """
     try:
         files = read_manifest(path)["files"]
-    except ConfigError:
-        return [f"{MANIFEST} is damaged"]
+    except Damaged as error:
+        return [error.what]
     here = {file.name: file.stat().st_size for file in path.glob("*.safetensors")}
     wrong = [f"{name} is missing" for name in sorted(files) if not (path / name).is_file()]
     wrong += [f"{name} is not of this checkpoint" for name in sorted(here.keys() - files.keys())]
@@ -31,7 +28,7 @@ def problems(path: Path, quiet: bool = False) -> list[str]:
     with tqdm(total=total, desc=f"checking {path.name}", unit="B", unit_scale=True, delay=PROGRESS_AFTER, leave=False, disable=quiet) as bar:
         for name in sorted(files.keys() & here.keys()):
             try:
-                if _sha256(path / name, bar.update) != files[name]:
+                if sha256(path / name, bar.update) != files[name]:
                     wrong.append(f"{name} is not what was written")
             except OSError as error:
                 wrong.append(f"{name} cannot be read ({error.strerror or error})")
@@ -48,12 +45,3 @@ def check(path: Path) -> None:
     check_format(path, read_manifest(path))
     if wrong := problems(path):
         raise RunError(f"{path}: is damaged: {'; '.join(wrong)}")
-
-
-def _sha256(path: Path, progress: Callable[[int], object]) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            progress(len(chunk))
-    return digest.hexdigest()

@@ -6,6 +6,7 @@ import importlib
 import os
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,25 @@ class Launcher(Part):
     def per_node(self) -> list[str]:
         """Fields that differ from node to node in one run (left out of the run's name)."""
         return []
+
+    def place(self) -> tuple[bool, str]:
+        """(whether this process, of all that are started by hand or by torchrun for one run, is the first; what they have in common)."""
+        return True, ""
+
+    def lock(self, config: Config) -> AbstractContextManager:
+        """Hold `run_dir` for this run, from this call to the end of a `with` block: taken once, by the first process.
+
+        Raises:
+            ConfigError: another run is at work in it; the message says who.
+        """
+        from trainer.run_lock import RunLock, refuse_if_held
+
+        assert config.run_dir is not None
+        first, launch = self.place()
+        if first:
+            return RunLock(Path(config.run_dir), launch)
+        refuse_if_held(Path(config.run_dir), launch)
+        return nullcontext()
 
 
 def is_rank() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,21 +70,31 @@ class Local(Launcher):
         if config.run.max_restarts == 0:
             raise ConfigError(f"run.min_ranks={config.run.min_ranks}: has no effect with run.max_restarts=0; give run.max_restarts=N")
 
+    def place(self) -> tuple[bool, str]:
+        if is_rank():
+            return os.environ["RANK"] == "0", os.environ.get("TORCHELASTIC_RUN_ID", "")
+        return self.node_rank == 0, f"{self.master_addr}:{self.master_port}" if self.nnodes > 1 else ""
+
     def launch(self, config: Config, work: str = TRAIN) -> None:
+        lock = self.lock(config)
         with kept([]) as asked:
             try:
-                self._launch(config, work, asked)
+                self._launch(config, work, asked, lock)
             except KeyboardInterrupt:
                 raise RunError(INTERRUPTED) from None
 
-    def _launch(self, config: Config, work: str, asked: list[int]) -> None:
+    def _launch(self, config: Config, work: str, asked: list[int], lock: AbstractContextManager) -> None:
         if is_rank():
             from trainer.distributed import Place
 
             place = Place.from_env()
-            with failure_recorded(place.rank):
+            with failure_recorded(place.rank), lock:  # let go before the process ends at once
                 load_work(work)(config, place, asked)
             return
+        with lock:
+            self._run(config, work, asked)
+
+    def _run(self, config: Config, work: str, asked: list[int]) -> None:
         for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
             config.data.open(split)
         nproc, restarts = self.processes(config), config.run.max_restarts

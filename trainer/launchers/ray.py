@@ -55,4 +55,5 @@ class Ray(Launcher):
             raise ConfigError("launcher=ray: Ray starts the workers itself; run it without torchrun (RANK and WORLD_SIZE are set), or with launcher=local")
         from trainer.launchers.ray_driver import drive
 
-        drive(self, config, work)
+        with self.lock(config):
+            drive(self, config, work)

@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from trainer.checkpoint.directory import write_whole
 from trainer.config import Config, default_name
 from trainer.distributed import Place
 from trainer.errors import ConfigError, RunError
@@ -22,6 +21,7 @@ from trainer.prove.fork import Forked
 from trainer.prove.options import ProveOptions
 from trainer.prove.reference import find_reference
 from trainer.sections import Device
+from trainer.writing import write_whole
 
 
 def prove(base: Config, options: ProveOptions) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from trainer.report.curves import Series, chart, level
 from trainer.report.style import SCRIPT, STYLE
 from trainer.report.summary import Summary, summarise
 from trainer.units import count, duration, printable, size
+from trainer.writing import write_whole
 
 STATUS = {
     "finished": "finished",
@@ -38,9 +38,7 @@ def write(run_dir: Path) -> Path:
     config = run_dir / "config.yaml"
     text = page(run_dir.resolve().name, config.read_text(encoding="utf-8") if config.is_file() else "", read_record(run_dir), summarise(run_dir))
     path = run_dir / REPORT
-    partial = path.with_name(f"{REPORT}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, text)
     return path
 
 

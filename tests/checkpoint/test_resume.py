@@ -1,0 +1,115 @@
+"""Going on from a damaged checkpoint: the newest whole one is taken, the damaged one is named and kept aside."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests import ranks, tiny
+from tests.test_worker import metrics, run
+from trainer.checkpoint.directory import MANIFEST, directory, find, list_whole
+from trainer.config import Config
+from trainer.sections import CheckpointConfig
+from trainer.strategies.ddp import DDP
+
+
+def said(config: Config) -> tuple[str, str]:
+    """What a run ends with on this rank, and what it printed on stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        return run(config), err.getvalue()
+
+
+def make(run_dir: Path) -> Config:
+    return dataclasses.replace(tiny.config(DDP(), run_dir, max_steps=6), checkpoint=CheckpointConfig(every=2, keep=2))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 6 steps that was stopped after 4, with checkpoints of steps 2 and 4."""
+    config = make(tmp_path_factory.mktemp("stopped"))
+    assert ranks.run(2, run, dataclasses.replace(config, train=dataclasses.replace(config.train, stop_at=4))) == ["done"] * 2
+    assert config.run_dir is not None
+    return Path(config.run_dir)
+
+
+@pytest.fixture
+def config(stopped: Path, tmp_path: Path) -> Config:
+    shutil.copytree(stopped, tmp_path / "run")
+    return make(tmp_path / "run")
+
+
+def damage(path: Path, how: str) -> str:
+    """Damage a checkpoint; what is to be said of it."""
+    file = sorted(path.glob("*.safetensors"))[1]
+    content, manifest = file.read_bytes(), (path / MANIFEST).read_text()
+    if how == "missing":
+        file.unlink()
+        return f"{file.name} is missing"
+    if how == "manifest cut":
+        (path / MANIFEST).write_text(manifest[: len(manifest) // 2])
+        return f"{MANIFEST} cannot be read (JSONDecodeError: "
+    if how == "manifest flipped":  # still JSON, with another number of tokens
+        (path / MANIFEST).write_text(manifest.replace('"tokens": 1', '"tokens": 3'))
+        return f"{MANIFEST} is not what was written"
+    middle = len(content) // 2
+    file.write_bytes(content[:-9] if how == "truncated" else content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    return f"{file.name} is not what was written"
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "missing", "manifest cut", "manifest flipped"])
+def test_the_newest_whole_one_is_taken_and_the_damaged_one_kept_aside(how: str, config: Config) -> None:
+    run_dir = Path(str(config.run_dir))
+    newest = directory(run_dir, 4)
+    what = damage(newest, how)
+    content = {path.name: path.read_bytes() for path in newest.iterdir()}
+    (first, told), (second, other) = ranks.run(2, said, config)
+    assert (first, second, other) == ("done", "done", "")
+    assert told.startswith(f"warning: {newest} is damaged: {what}")
+    assert told.endswith("; it is kept aside as damaged-step-00000004, and the newest whole checkpoint is taken\n")
+    assert told.count("\n") == 1
+    assert json.loads((run_dir / "run.json").read_text())["sessions"][-1]["first_step"] == 3
+    aside = run_dir / "checkpoints" / "damaged-step-00000004"
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == content
+    assert list_whole(run_dir) == [directory(run_dir, 4), directory(run_dir, 6)]  # `keep` does not count the damaged one
+    assert [line["step"] for line in metrics(run_dir)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_all_are_damaged(config: Config) -> None:
+    run_dir = Path(str(config.run_dir))
+    for step in (2, 4):
+        damage(directory(run_dir, step), "flipped")
+    (first, told), (second, _) = ranks.run(2, said, config)
+    assert (first, told.count("kept aside as")) == (second, 2)
+    assert first == (
+        f"ConfigError: {run_dir}: no checkpoint of this run is whole; the damaged ones are kept aside: "
+        f"{run_dir}/checkpoints/damaged-step-00000002, {run_dir}/checkpoints/damaged-step-00000004\n"
+        "  to start again from the first step: checkpoint.resume=never, or another run_dir="
+    )
+    before = metrics(run_dir)
+    assert ranks.run(2, said, config) == [(first, "")] * 2  # also the second time
+    assert metrics(run_dir) == before
+    again = dataclasses.replace(config, checkpoint=CheckpointConfig(every=2, keep=2, resume="never"))
+    assert ranks.run(2, said, again) == [("done", "")] * 2
+    damage(directory(run_dir, 4), "missing")
+    damage(directory(run_dir, 6), "missing")
+    ranks.run(2, said, config)
+    names = sorted(path.name for path in (run_dir / "checkpoints").glob("damaged-*"))
+    assert names == ["damaged-step-00000002", "damaged-step-00000004", "damaged-step-00000004-2", "damaged-step-00000006"]
+    assert find(run_dir, "never") is None
+
+
+def test_a_damaged_one_that_was_asked_for_is_an_error(config: Config) -> None:
+    newest = directory(Path(str(config.run_dir)), 4)
+    what = damage(newest, "flipped")
+    given = dataclasses.replace(config, checkpoint=CheckpointConfig(resume=str(newest)))
+    (first, told), (second, _) = ranks.run(2, said, given)
+    assert first == second
+    assert first.startswith(f"Damaged: {newest}: is damaged: {what}; give another with checkpoint.resume=PATH, or checkpoint.resume=auto")
+    assert told == ""
+    assert newest.exists()

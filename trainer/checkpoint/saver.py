@@ -1,0 +1,172 @@
+"""When checkpoints are written: beside training or while it waits, and what is said when one cannot be."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from tqdm import tqdm
+
+from trainer.checkpoint.directory import directory, list_whole, remove_old
+from trainer.checkpoint.save import SaveFailed, write
+from trainer.errors import RunError
+from trainer.sections import CheckpointConfig
+from trainer.state import Position
+from trainer.strategies.engine import Engine
+from trainer.units import interval
+
+CLOSE_SECONDS = 30.0  # for a save that is under way when the run fails
+
+
+class Saver:
+    """Saves the state of `engine`: with `checkpoint.overlap` from a copy, in a thread, while training goes on.
+
+    At most one save is under way. Every method but `due`, `poll` and `close` is a collective; every rank comes to the same `saved`.
+    """
+
+    def __init__(self, engine: Engine, run_dir: Path, knobs: CheckpointConfig, facts: Mapping[str, Any], saved: int, before: Callable[[int, Path], None]):
+        self.saved = saved
+        """The step of the newest checkpoint that is whole; -1: none."""
+        self._engine, self._run_dir, self._keep, self._facts, self._before = engine, run_dir, knobs.keep, facts, before
+        self._copy = HostCopy(engine.device) if knobs.overlap else None
+        # Its collectives run beside those of training: they need a group of their own, and no GPU.
+        self._group = dist.new_group(backend="gloo") if knobs.overlap else None
+        self._under_way: tuple[Position, Future[Path]] | None = None
+        _, self._seconds = interval(knobs.every)
+        self._began = time.monotonic()
+        self._leads = dist.get_rank() == 0
+
+    def due(self) -> bool:
+        """Whether so much time has gone by since the last save that `checkpoint.every` asks for one. Rank 0 alone says so."""
+        return self._leads and self._seconds > 0 and time.monotonic() - self._began >= self._seconds
+
+    def save(self, position: Position) -> None:
+        """Save the state, which is that after step `position.step`. A failure is told, and training goes on."""
+        self.wait()
+        self._began = time.monotonic()
+        self._before(position.step, directory(self._run_dir, position.step))
+        future: Future[Path] = Future()
+        self._under_way = position, future
+        state = self._state(position)
+        if self._copy is None:
+            self._write(state, position, future)
+            self.wait()
+            return
+        first, copied = not self._copy.bytes, self._copy.take(state)
+        if first and dist.get_rank() == 0:
+            tqdm.write(f"memory    checkpoint.overlap keeps a copy of the state: {self._copy.bytes / 1e6:,.0f} MB on each rank", file=sys.stdout)
+        threading.Thread(target=self._write, args=(copied, position, future), name="save", daemon=True).start()
+
+    def poll(self) -> None:
+        """Tell how the save under way ended, if it has."""
+        if self._under_way is not None and self._under_way[1].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when no save is under way. A failure is told."""
+        if self._under_way is None:
+            return
+        (position, future), self._under_way = self._under_way, None
+        try:
+            future.result()
+            self.saved = position.step
+        except SaveFailed as error:
+            _warn(f"step {position.step}: {error}; training goes on, {self._newest()}, and the next save tries again")
+
+    def finish(self, position: Position) -> None:
+        """See that the state after the last step is saved.
+
+        Raises:
+            RunError: it cannot be.
+        """
+        self.wait()
+        if self.saved == position.step:
+            return
+        self._before(position.step, directory(self._run_dir, position.step))
+        try:
+            write(self._state(position), position, self._run_dir, self._facts, self._group)
+        except SaveFailed as error:
+            raise RunError(
+                f"step {position.step}: {error}; this was the last save, and {self._newest()}. "
+                "Make room or make it writable, then run the same command: it goes on from there"
+            ) from error
+        self.saved = position.step
+        self._remove_old()
+
+    def close(self) -> None:
+        """Let a save that is under way come to its end, whatever ends the run."""
+        if self._under_way is not None:
+            with suppress(Exception):  # an earlier error is being said
+                self._under_way[1].result(timeout=CLOSE_SECONDS)
+
+    def _state(self, position: Position) -> dict[str, Any]:
+        if position.updates == 0:
+            self._engine.init_optimizer_state(0)  # no step has made it yet
+        return self._engine.state_dict()
+
+    def _write(self, state: dict[str, Any], position: Position, future: Future[Path]) -> None:
+        try:
+            path = write(state, position, self._run_dir, self._facts, self._group)
+            self._remove_old()
+            future.set_result(path)
+        except Exception as error:
+            future.set_exception(error)
+
+    def _remove_old(self) -> None:
+        if dist.get_rank() == 0:
+            try:
+                remove_old(self._run_dir, self._keep)
+            except OSError as error:
+                _warn(f"old checkpoints in {self._run_dir} cannot be removed: {error.strerror}")
+
+    def _newest(self) -> str:
+        whole = list_whole(self._run_dir)
+        return f"the newest whole checkpoint is {whole[-1]}" if whole else "there is no whole checkpoint yet"
+
+
+class HostCopy:
+    """A copy of a state in host memory (pinned where there is a GPU), whose memory is used again for the next one."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._kept: dict[str, Tensor] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the copy on this rank."""
+        return sum(_local(value).nbytes for value in self._kept.values())
+
+    def take(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy `state`; the copy holds until the next call."""
+        kept = self._kept
+        self._kept = {name: self._like(value, kept.get(name)) for name, value in state.items()}
+        for name, value in state.items():
+            _local(self._kept[name]).copy_(_local(value), non_blocking=True)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        return dict(self._kept)
+
+    def _like(self, value: Tensor, kept: Tensor | None) -> Tensor:
+        if kept is not None and (kept.shape, kept.dtype) == (value.shape, value.dtype):
+            return kept
+        return torch.empty_like(value, device="cpu", pin_memory=self._device.type == "cuda", requires_grad=False)
+
+
+def _local(value: Tensor) -> Tensor:
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def _warn(text: str) -> None:
+    """On rank 0, past a progress bar."""
+    if dist.get_rank() == 0:
+        tqdm.write(f"warning: {text}", file=sys.stderr)
