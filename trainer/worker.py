@@ -107,7 +107,7 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
         watcher.on_start(info)
     progress = Progress(position, Mark(device))
     saver = Saver(engine, run_dir, config.checkpoint, facts, position.step, partial(_before_checkpoint, watchers))
-    stack.callback(saver.close)
+    stack.push(saver.close)
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
     steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked, saver.due), position.step + 1)

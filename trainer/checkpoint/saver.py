@@ -103,9 +103,9 @@ class Saver:
         self.saved = position.step
         self._remove_old()
 
-    def close(self) -> None:
-        """Let a save that is under way come to its end, whatever ends the run."""
-        if self._under_way is not None:
+    def close(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        """Let a save that is under way come to its end, whatever error ends the run; only a second interrupt does not wait."""
+        if self._under_way is not None and kind is not KeyboardInterrupt:
             with suppress(Exception):  # an earlier error is being said
                 self._under_way[1].result(timeout=CLOSE_SECONDS)
 
