@@ -40,7 +40,7 @@ class Saver:
         self._engine, self._run_dir, self._keep, self._facts, self._before = engine, run_dir, knobs.keep, facts, before
         self._copy = HostCopy(engine.device) if knobs.overlap else None
         # Its collectives run beside those of training: they need a group of their own, and no GPU.
-        self._group = dist.new_group(backend="gloo") if knobs.overlap else None
+        self._group: Any = dist.new_group(backend="gloo") if knobs.overlap else None
         self._under_way: tuple[Position, Future[Path]] | None = None
         _, self._seconds = interval(knobs.every)
         self._began = time.monotonic()
@@ -103,9 +103,9 @@ class Saver:
         self.saved = position.step
         self._remove_old()
 
-    def close(self) -> None:
-        """Let a save that is under way come to its end, whatever ends the run."""
-        if self._under_way is not None:
+    def close(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        """Let a save that is under way come to its end, whatever error ends the run; only a second interrupt does not wait."""
+        if self._under_way is not None and kind is not KeyboardInterrupt:
             with suppress(Exception):  # an earlier error is being said
                 self._under_way[1].result(timeout=CLOSE_SECONDS)
 
