@@ -17,6 +17,7 @@ from trainer.models.base import Model
 from trainer.precision import param_dtype
 from trainer.schedule import lr_factor
 from trainer.strategies.engine import Batch, Engine, not_finite
+from trainer.whereabouts import Phase, Whereabouts
 
 STOP = 2.0**40  # stands for one rank's wish to stop beside a count: both are whole numbers, and exact in fp64
 
@@ -59,8 +60,8 @@ class Mark:
 class StepResult:
     """Results of a step on their way from the device: `read` waits for this step alone."""
 
-    def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor, own_loss: torch.Tensor):
-        self.step, self.lr, self.data_seconds = step, lr, data_seconds
+    def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor, own_loss: torch.Tensor, exchange_seconds: float):
+        self.step, self.lr, self.data_seconds, self.exchange_seconds = step, lr, data_seconds, exchange_seconds
         self.own_loss = own_loss
         """This rank's loss sum, on the device."""
         self._values = values
@@ -82,15 +83,17 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
     A step has one small all-reduce beside the strategy's own: the loss, bad or not, which all ranks must know before
     the optimizer moves; the next step's count; and a wish to stop. It runs beside the last backward.
     """
-    ranks = dist.get_world_size()
+    ranks, where = dist.get_world_size(), loader.where
     dtype = param_dtype(config.train.precision)
     count = torch.tensor(loader.peek_count(), dtype=torch.float64, device=engine.device)
     dist.all_reduce(count)
     exchange = Exchange(loader, stop_asked, engine.device)
     for step, item in enumerate(loader, first):
+        where.step, where.phase = step, Phase.FORWARD_BACKWARD
         micro_batches = iter(item.positions)
 
         def loss_fn(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+            where.beat()
             # Randomness in the model (dropout) is a function of (seed, first sample), so no generator is saved.
             seed_generators(stable_seed(config.train.seed, "model", next(micro_batches).start), engine.device)  # noqa: B023
             return model.loss(module, batch)
@@ -98,11 +101,16 @@ def train_steps(engine: Engine, model: Model, loader: Loader, config: Config, fi
         if not engine.model.training:  # `train` walks over every module
             engine.model.train()
         engine.forward_backward(item.batches, loss_fn, (ranks / count).to(dtype), exchange.start)
+        where.phase = Phase.EXCHANGE
+        waiting = time.perf_counter()
         loss_sum, known = exchange.wait().unbind()
+        waited = time.perf_counter() - waiting
+        where.phase = Phase.OPTIMIZER
         loss = loss_sum / count
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
-        yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad, known]), exchange.own_loss)
+        where.taken()
+        yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad, known]), exchange.own_loss, waited)
         count = known % STOP
 
 
@@ -151,7 +159,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int) -> dict[str, float]:
+def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int, where: Whereabouts | None = None) -> dict[str, float]:
     """Means of `model.metrics` over the whole of `samples`, exact: sums and counts in fp64.
 
     Batches of `batch_size` are dealt to the ranks in turn, so each is computed alike on any number
@@ -161,9 +169,11 @@ def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int) ->
     starts = list(range(0, len(samples), batch_size))
     sums: dict[str, torch.Tensor] = {}
     count = torch.zeros((), dtype=torch.float64)
+    where = where or Whereabouts()
     was_training = engine.model.training
     engine.model.eval()
     for turn in range(0, len(starts), ranks):
+        where.beat()
         mine = turn + rank < len(starts)
         start = starts[turn + rank] if mine else 0
         batch = samples.batch(range(start, min(start + batch_size, len(samples))))

@@ -20,6 +20,7 @@ from trainer.loop import Mark, StepResult, StepValues, ranks_with_bad_loss
 from trainer.memory import peak_bytes
 from trainer.state import Callback, Position, RunInfo, StepInfo
 from trainer.strategies.engine import Engine
+from trainer.whereabouts import Whereabouts
 
 MEMORY_SECONDS = 0.2  # between two looks at the peak of memory, which only rises: a look takes as long as ten small operations
 
@@ -32,6 +33,7 @@ class Progress:
     mark: Mark
     saved: int
     """The step of the last checkpoint; 0: none."""
+    where: Whereabouts = field(default_factory=Whereabouts)
     train_loss: float = float("nan")
     metrics: dict[str, float] = field(default_factory=dict)
     memory: int = 0
@@ -39,7 +41,7 @@ class Progress:
     memory_time: float = -math.inf
 
 
-def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: Position, found: Path | None) -> RunInfo:
+def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: Position, found: Path | None, taken_before: int = 0) -> RunInfo:
     """What callbacks are told before the first step; `found` is the checkpoint that was resumed."""
     assert config.strategy is not None
     flops, formula = engine.flops
@@ -63,6 +65,7 @@ def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, po
         peak_source=source,
         data=samples.describe(),
         resumed_from=str(found) if found else None,
+        taken_before=taken_before,
     )
 
 
@@ -94,6 +97,7 @@ def record(result: StepResult, progress: Progress, info: RunInfo, watchers: list
             tokens_per_second=rate,
             mfu=info.flops_per_token * rate / info.peak_flops,
             memory_bytes=progress.memory,
+            exchange_seconds=result.exchange_seconds,
         )
         for watcher in watchers:
             watcher.on_step(step_info)

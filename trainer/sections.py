@@ -127,6 +127,8 @@ class RunConfig:
 
     max_restarts: int = 0
     """How often the workers are started again from the last checkpoint after one has died."""
+    stall_timeout: float = 600.0
+    """Seconds after which a run in which no rank has come further is ended, resumable, with the doctor's diagnosis; 0: never."""
 
 
 @dataclass

@@ -45,6 +45,8 @@ class RunInfo:
     data: Mapping[str, Any] = field(default_factory=dict)
     """`Samples.describe()` of the training split."""
     resumed_from: str | None = None
+    taken_before: int = 0
+    """The last step that an earlier start has taken, as far as is known; above `first_step` - 1, steps are done twice."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class StepInfo:
     """Model FLOP utilisation: flops_per_token * tokens_per_second / peak_flops."""
     memory_bytes: int
     """Peak memory of rank 0 so far: allocated on the GPU, or resident on the CPU (looked at a few times a second)."""
+    exchange_seconds: float = 0.0
+    """Part of `step_seconds` that rank 0's host waited for the step's small all-reduce: for the slowest rank's last backward.
+    What a strategy waits for within backward, and a GPU for NCCL, is not in it: that cannot be told without a sync."""
 
 
 class Callback(ABC):

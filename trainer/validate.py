@@ -81,6 +81,7 @@ def check_values(config: Any) -> None:
         ("loader.workers", config.loader.workers, 1),
         ("log.every", config.log.every, 1),
         ("run.max_restarts", config.run.max_restarts, 0),
+        ("run.stall_timeout", config.run.stall_timeout, 0),
         ("launcher.nproc_per_node", config.launcher.nproc_per_node, 1),
     ]:
         if value is not None and not value >= least:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,24 @@ from trainer.checkpoint.save import save
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
-from trainer.errors import Stopped
+from trainer.doctor.recorder import recorded
+from trainer.doctor.watch import Watch
+from trainer.errors import RunError, Stopped
+from trainer.launchers.ranks import tell_failure
 from trainer.loader import Loader
 from trainer.loop import Mark, StepResult, evaluate, train_steps
 from trainer.materialise import blueprint
 from trainer.recording import Progress, record, run_info
 from trainer.state import Callback, Position, RunInfo
 from trainer.strategies.engine import Engine
+from trainer.whereabouts import Phase, Whereabouts
 
 
-def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def run(config: Config, place: Place, asked: list[int] | None = None, tell: Callable[[int, RunError], None] = tell_failure) -> None:
     """Train as `config` says, as one rank of `place.world_size`.
 
     `asked` becomes non-empty when somebody other than this process's signals asks for a stop (Ray).
+    `tell(rank, error)` passes on why this process ends where an exception cannot: its training thread stands still.
 
     Raises:
         ConfigError: what could only be found out here (the data, the model, the checkpoint).
@@ -42,13 +47,15 @@ def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
         Stopped: asked to stop by a signal; a checkpoint is written.
     """
     assert config.run_dir is not None
-    with ExitStack() as stack:
+    run_dir = Path(config.run_dir)
+    watch = Watch(run_dir, place.rank, config.run.stall_timeout, tell)
+    with recorded(run_dir, place.rank, place.world_size, watch) as where, ExitStack() as stack:
         stop_asked = stack.enter_context(_signals([] if asked is None else asked))
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
         distributed.init(place, device)
         stack.callback(distributed.close)
-        _train(config, Path(config.run_dir), device, stop_asked, stack)
+        _train(config, run_dir, device, stop_asked, where, stack)
 
 
 @contextmanager
@@ -82,14 +89,14 @@ def build_engine(config: Config, samples: Samples, device: torch.device) -> Engi
     return engine
 
 
-def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], stack: ExitStack) -> None:
+def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], where: Whereabouts, stack: ExitStack) -> None:
     samples, held_out = config.data.open("train"), config.data.open("eval")
     rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device)
     found = _find(run_dir, config.checkpoint.resume)
     facts = _facts(config, samples)
     position = Position(0, 0) if found is None else load(engine, found, facts)
-    loader = make_loader(config, samples, device, range(position.step + 1, last + 1))
+    loader = make_loader(config, samples, device, range(position.step + 1, last + 1), where)
     stack.callback(loader.close)
     watchers: list[Callback] = []
     if rank == 0:
@@ -99,14 +106,16 @@ def _train(config: Config, run_dir: Path, device: torch.device, stop_asked: list
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
             stack.callback(watcher.close)
-    info = run_info(config, run_dir, samples, engine, position, found)
+    info = run_info(config, run_dir, samples, engine, position, found, where.before)
     for watcher in watchers:
         watcher.on_start(info)
-    progress = Progress(position, Mark(device), saved=position.step)
+    progress = Progress(position, Mark(device), saved=position.step, where=where)
+    where.step = position.step
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
     steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked), position.step + 1)
     stopped = consume(steps, engine, config, held_out, facts, progress, info, watchers)
+    where.phase = Phase.END
     step = progress.position.step
     if progress.saved != step:
         _save(engine, config, facts, progress, info, watchers)
@@ -129,7 +138,7 @@ def _find(run_dir: Path, resume: str) -> Path | None:
     return found[0]
 
 
-def make_loader(config: Config, samples: Samples, device: torch.device, steps: range) -> Loader:
+def make_loader(config: Config, samples: Samples, device: torch.device, steps: range, where: Whereabouts | None = None) -> Loader:
     """This rank's batches of `steps`."""
     return Loader(
         samples,
@@ -143,6 +152,7 @@ def make_loader(config: Config, samples: Samples, device: torch.device, steps: r
         steps=steps,
         prefetch=config.loader.prefetch,
         workers=config.loader.workers,
+        where=where,
     )
 
 
@@ -186,7 +196,8 @@ def _due(every: int, step: int) -> bool:
 
 
 def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: list[Callback], progress: Progress) -> None:
-    progress.metrics = evaluate(engine, config.model, held_out, config.eval.batch_size)
+    with progress.where.during(Phase.EVALUATION):
+        progress.metrics = evaluate(engine, config.model, held_out, config.eval.batch_size, progress.where)
     for watcher in watchers:
         watcher.on_eval(step, progress.metrics)
 
@@ -204,10 +215,11 @@ def _facts(config: Config, samples: Samples) -> dict[str, Any]:
 
 
 def _save(engine: Engine, config: Config, facts: dict[str, Any], progress: Progress, info: RunInfo, watchers: list[Callback]) -> None:
-    path = save(engine, progress.position, info.run_dir, facts)
-    progress.saved = progress.position.step
-    if dist.get_rank() == 0:
-        remove_old(info.run_dir, config.checkpoint.keep)
+    with progress.where.during(Phase.SAVE):
+        path = save(engine, progress.position, info.run_dir, facts)
+        progress.saved = progress.position.step
+        if dist.get_rank() == 0:
+            remove_old(info.run_dir, config.checkpoint.keep)
     for watcher in watchers:
         watcher.on_checkpoint(progress.position.step, path)
 

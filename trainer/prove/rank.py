@@ -50,7 +50,7 @@ def run_cell(config: Config, optimizers: Mapping[str, OptimConfig], directory: P
         record(dataclasses.replace(config, optim=optim), samples, config.train.max_steps, device, target)
 
 
-def run_launched(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def run_launched(config: Config, place: Place, asked: list[int] | None = None, tell: object = None) -> None:
     """`run_cell` on a rank that a launcher started; `config.run_dir` holds the optimizers and takes the traces."""
     assert config.run_dir is not None
     directory = Path(config.run_dir)
