@@ -111,6 +111,14 @@ def test_what_is_usual_is_told_by_the_longest_sequence_that_came_before():
     assert (found.ranks, str(found.wanted)) == ([0], "barrier [1]")
 
 
+def test_what_is_skipped_is_told_though_something_else_followed_last_time():
+    step = ["all_reduce [2]", "all_reduce [9]", "barrier [1]"]
+    before = [*step * 2, *step[:2], "barrier [1]", "all_gather [1]", "barrier [1]", *step[:2]]  # with a save, which has a barrier of its own
+    found = first_difference({0: calls(*before, "barrier [1]"), 1: calls(*before, "all_reduce [2]")})
+    assert found is not None
+    assert (found.ranks, found.skipped) == ([1], True)
+
+
 def test_nobody_is_named_where_nobody_can_tell():
     found = first_difference({0: calls("all_reduce [1]"), 1: calls("all_reduce [2]")})
     assert found is not None

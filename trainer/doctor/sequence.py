@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from trainer.doctor.record import Collective
 
@@ -24,7 +25,7 @@ class Difference:
     wanted: Collective | None
     """What the others have; None where nobody can tell."""
     skipped: bool
-    """Whether `found` is what should come after `wanted`: the rank has skipped that one."""
+    """Whether `found` is what has come after `wanted` before, or does on the others: the rank has skipped that one."""
 
 
 def first_difference(recent: Mapping[int, Sequence[Collective]]) -> Difference | None:
@@ -41,20 +42,21 @@ def first_difference(recent: Mapping[int, Sequence[Collective]]) -> Difference |
 
 
 def _judge(group: str, number: int, here: Mapping[int, Collective], kinds: Counter[str], by_rank: Mapping[int, Mapping[int, Collective]]) -> Difference:
-    history = max(by_rank.values(), key=len)  # the same on all ranks before `number`
-    usual = _usual_next([history[key] for key in sorted(history) if key < number])
-    wanted = next((item for item in here.values() if usual and item.kind == usual[0].kind), None)
+    longest = max(by_rank.values(), key=len)
+    before = [longest[key] for key in sorted(longest) if key < number]  # the same on all ranks
+    usual = _usual_next(before)
+    wanted = next((item for item in here.values() if usual is not None and item.kind == usual.kind), None)
     if wanted is None and len(kinds) == 2 and kinds.most_common()[0][1] > kinds.most_common()[1][1]:
         wanted = next(item for item in here.values() if item.kind == kinds.most_common()[0][0])
     ranks = [rank for rank, item in here.items() if wanted is None or item.kind != wanted.kind]
     found = here[ranks[0]]
-    following = usual[1:2] or [items[number + 1] for items in by_rank.values() if wanted and number + 1 in items and items[number].kind == wanted.kind]
-    skipped = wanted is not None and bool(following) and found.kind == following[0].kind
+    on_others = [(items[number], items[number + 1]) for rank, items in by_rank.items() if rank not in ranks and number in items and number + 1 in items]
+    skipped = wanted is not None and any((one.kind, two.kind) == (wanted.kind, found.kind) for one, two in [*pairwise(before), *on_others])
     return Difference(number, group, ranks, found, wanted, skipped)
 
 
-def _usual_next(before: Sequence[Collective]) -> list[Collective]:
-    """What came last time after the same collectives as the end of `before`: the next two, or fewer."""
+def _usual_next(before: Sequence[Collective]) -> Collective | None:
+    """What came last time after the same collectives as the end of `before`."""
     kinds = [item.kind for item in before]
     best, place = 0, None
     for index in range(1, len(kinds)):
@@ -63,4 +65,4 @@ def _usual_next(before: Sequence[Collective]) -> list[Collective]:
             length += 1
         if length >= best and length:
             best, place = length, index
-    return [] if place is None else list(before[place : place + 2])
+    return None if place is None else before[place]
