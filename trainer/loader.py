@@ -15,6 +15,7 @@ from torch import Tensor
 from trainer.data.base import Samples
 from trainer.models.base import Model
 from trainer.order import Order, batch_of, micro_batches
+from trainer.whereabouts import Phase, Whereabouts
 
 Batch = Mapping[str, Tensor]
 Places = tuple[list[range], list[list[int]]]  # of each micro-batch in a step
@@ -55,8 +56,11 @@ class Loader:
         prefetch: int,
         workers: int,
         passed_over: Sequence[int] = (),
+        where: Whereabouts | None = None,
     ):
         self.samples, self.model, self.device = samples, model, device
+        self.where = where or Whereabouts()
+        """Noted by what takes the steps; here, that it waits."""
         self.order = Order(len(samples), seed)
         self._known: tuple[int, list[Places]] = (-1, [])
         self._share = (global_batch, rank, ranks, micro_batch)
@@ -126,7 +130,8 @@ class Loader:
         """Wait for the next step; False after the last."""
         if not self._made and self._ready:
             start = time.perf_counter()
-            self._made.extend(self._ready.popleft().result())
+            with self.where.during(Phase.DATA):
+                self._made.extend(self._ready.popleft().result())
             self._waiting = time.perf_counter() - start
         return bool(self._made)
 

@@ -17,6 +17,7 @@ from trainer.models.base import Model
 from trainer.precision import param_dtype
 from trainer.schedule import lr_factor
 from trainer.strategies.engine import Batch, Engine, not_finite
+from trainer.whereabouts import Phase, Whereabouts
 
 CHECK_SECONDS = 1.0  # between two agreements in an evaluation
 # Beside a count: one rank's wish to stop, and rank 0's to save. All are whole numbers, and their sum over 8,191 ranks is exact in fp64.
@@ -64,8 +65,8 @@ class Mark:
 class StepResult:
     """Results of a step on their way from the device: `read` waits for this step alone."""
 
-    def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor, own_loss: torch.Tensor):
-        self.step, self.lr, self.data_seconds = step, lr, data_seconds
+    def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor, own_loss: torch.Tensor, exchange_seconds: float):
+        self.step, self.lr, self.data_seconds, self.exchange_seconds = step, lr, data_seconds, exchange_seconds
         self.own_loss = own_loss
         """This rank's loss sum, on the device."""
         self._values = values
@@ -89,15 +90,17 @@ def train_steps(
     A step has one small all-reduce beside the strategy's own: the loss, bad or not, which all ranks must know before
     the optimizer moves; the next step's count; and wishes to stop or (on one rank at most) to save. It runs beside the last backward.
     """
-    ranks = dist.get_world_size()
+    ranks, where = dist.get_world_size(), loader.where
     dtype = param_dtype(config.train.precision)
     count = torch.tensor(loader.peek_count(), dtype=torch.float64, device=engine.device)
     dist.all_reduce(count)
     exchange = Exchange(loader, stop_asked, save_due, engine.device)
     for step, item in enumerate(loader, first):
+        where.step, where.phase = step, Phase.FORWARD_BACKWARD
         micro_batches = iter(item.positions)
 
         def loss_fn(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+            where.beat()
             # Randomness in the model (dropout) is a function of (seed, first sample), so no generator is saved.
             seed_generators(stable_seed(config.train.seed, "model", next(micro_batches).start), engine.device)  # noqa: B023
             return model.loss(module, batch)
@@ -105,11 +108,17 @@ def train_steps(
         if not engine.model.training:  # `train` walks over every module
             engine.model.train()
         engine.forward_backward(item.batches, loss_fn, (ranks / count).to(dtype), exchange.start)
+        where.phase = Phase.EXCHANGE
+        waiting = time.perf_counter()
         loss_sum, known = exchange.wait().unbind()
+        waited = time.perf_counter() - waiting
+        where.phase = Phase.OPTIMIZER
         loss = loss_sum / count
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
-        yield StepResult(step, config.optim.lr * factor, loader.waited, torch.stack([loss, norm, count, engine.bad_in_a_row, known]), exchange.own_loss)
+        where.taken()
+        values = torch.stack([loss, norm, count, engine.bad_in_a_row, known])
+        yield StepResult(step, config.optim.lr * factor, loader.waited, values, exchange.own_loss, waited)
         count = known % SAVE
 
 
@@ -186,7 +195,9 @@ class StopCheck:
 
 
 @torch.no_grad()
-def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int, stop_asked: Sequence[int] = ()) -> dict[str, float] | None:
+def evaluate(
+    engine: Engine, model: Model, samples: Samples, batch_size: int, stop_asked: Sequence[int] = (), where: Whereabouts | None = None
+) -> dict[str, float] | None:
     """Means of `model.metrics` over the whole of `samples`, exact: sums and counts in fp64.
 
     None: given up on every rank, because some rank was asked to stop (`stop_asked` became non-empty there).
@@ -198,10 +209,12 @@ def evaluate(engine: Engine, model: Model, samples: Samples, batch_size: int, st
     starts = list(range(0, len(samples), batch_size))
     sums: dict[str, torch.Tensor] = {}
     count = torch.zeros((), dtype=torch.float64)
+    where = where or Whereabouts()
     was_training = engine.model.training
     engine.model.eval()
     check = StopCheck(stop_asked, engine.device)
     for turn in range(0, len(starts), ranks):
+        where.beat()
         if check():
             engine.model.train(was_training)
             return None

@@ -24,6 +24,7 @@ from trainer.order import Order, batch_of
 from trainer.sections import OnBadSteps
 from trainer.state import Callback, Position, RunInfo, StepInfo
 from trainer.strategies.engine import Engine
+from trainer.whereabouts import Whereabouts
 
 MEMORY_SECONDS = 0.2  # between two looks at the peak of memory, which only rises: a look takes as long as ten small operations
 
@@ -38,6 +39,7 @@ class Progress:
     start: Start
     resume: str = "never"
     """Where the last good checkpoint is, as `checkpoint.resume`."""
+    where: Whereabouts = field(default_factory=Whereabouts)
     good: Position = field(init=False)
     """As of the last step that moved the model: what the model holds now."""
     train_loss: float = float("nan")
@@ -50,7 +52,7 @@ class Progress:
         self.good = self.position
 
 
-def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: Position, found: Path | None) -> RunInfo:
+def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: Position, found: Path | None, taken_before: int = 0) -> RunInfo:
     """What callbacks are told before the first step; `found` is the checkpoint that was resumed."""
     assert config.strategy is not None
     flops, formula = engine.flops
@@ -75,6 +77,7 @@ def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, po
         data=samples.describe(),
         resumed_from=str(found) if found else None,
         passed_over=position.passed_over,
+        taken_before=taken_before,
     )
 
 
@@ -110,6 +113,7 @@ def record(result: StepResult, config: Config, progress: Progress, info: RunInfo
             mfu=info.flops_per_token * rate / info.peak_flops,
             memory_bytes=progress.memory,
             skipped=values.bad_in_a_row > 0,
+            exchange_seconds=result.exchange_seconds,
         )
         for watcher in watchers:
             watcher.on_step(step_info)

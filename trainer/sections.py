@@ -148,6 +148,8 @@ class RunConfig:
     """With how few processes the local launcher may go on. A restart is on the same number, or on as many as there are GPUs left;
     when a process then dies again before there is a new checkpoint, it is on the largest smaller number that `train.global_batch_size`
     and `train.micro_batch_size` can be divided over. Null: always the same number. Under torchrun: fewer are refused."""
+    stall_timeout: float = 600.0
+    """Seconds after which a run in which no rank has come further is ended, resumable, with the doctor's diagnosis; 0: never."""
 
 
 @dataclass

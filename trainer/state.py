@@ -57,6 +57,8 @@ class RunInfo:
     resumed_from: str | None = None
     passed_over: tuple[int, ...] = ()
     """Batches of the data's order (1 is the first) that no step takes, because their steps were bad and the run went back."""
+    taken_before: int = 0
+    """The last step that an earlier start has taken, as far as is known; above `first_step` - 1, steps are done twice."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ class StepInfo:
     """Model FLOP utilisation: flops_per_token * tokens_per_second / peak_flops."""
     memory_bytes: int
     """Peak memory of rank 0 so far: allocated on the GPU, or resident on the CPU (looked at a few times a second)."""
+    exchange_seconds: float = 0.0
+    """Part of `step_seconds` that rank 0's host waited for the step's small all-reduce: for the slowest rank's last backward.
+    What a strategy waits for within backward, and a GPU for NCCL, is not in it: that cannot be told without a sync."""
     skipped: bool = False
     """The loss or the gradient norm was not finite, so that this step moved nothing."""
 
@@ -100,6 +105,9 @@ class Callback(ABC):
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         """Before a checkpoint is written: what it does not repeat (lines up to `step`) must outlast what it outlasts."""
+
+    def on_checkpoint_end(self, step: int) -> None:
+        """Training goes on: the checkpoint is written, or, with `checkpoint.overlap`, copied to be written beside training."""
 
     def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
         """At the end of a run that did not fail: status "finished", "stopped", or "preempted" (before its last evaluation); `facts` such as "sample"."""

@@ -44,6 +44,11 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "?"
 
 
+def share(part: float, whole: float) -> str:
+    """Percent with one decimal; a dash where there is nothing to have a share of."""
+    return f"{part / whole:.1%}" if whole else "–"
+
+
 def printable(text: str) -> str:
     """`text` without the control characters that a model may well generate, and a terminal would obey."""
     return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)

@@ -83,6 +83,7 @@ def check_values(config: Any) -> None:
         ("log.every", config.log.every, 1),
         ("run.max_restarts", config.run.max_restarts, 0),
         ("run.min_ranks", config.run.min_ranks, 1),
+        ("run.stall_timeout", config.run.stall_timeout, 0),
         ("launcher.nproc_per_node", config.launcher.nproc_per_node, 1),
     ]:
         if value is not None and not value >= least:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,10 @@ from trainer.checkpoint.saver import Saver
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
-from trainer.errors import Stopped
+from trainer.doctor.recorder import recorded
+from trainer.doctor.watch import Watch
+from trainer.errors import RunError, Stopped
+from trainer.launchers.ranks import tell_failure
 from trainer.loader import Loader
 from trainer.loop import Mark, StepResult, evaluate, train_steps
 from trainer.materialise import blueprint
@@ -34,13 +37,15 @@ from trainer.recording import Progress, record, run_info
 from trainer.state import Callback, Position, RunInfo
 from trainer.strategies.engine import Engine
 from trainer.units import interval
+from trainer.whereabouts import Phase, Whereabouts
 from trainer.writing import writing
 
 
-def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def run(config: Config, place: Place, asked: list[int] | None = None, tell: Callable[[int, RunError], None] = tell_failure) -> None:
     """Train as `config` says, as one rank of `place.world_size`.
 
     `asked` becomes non-empty when somebody other than this process's signals asks for a stop (Ray).
+    `tell(rank, error)` passes on why this process ends where an exception cannot: its training thread stands still.
 
     Raises:
         ConfigError: what could only be found out here (the data, the model, the checkpoint).
@@ -48,23 +53,25 @@ def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
         Stopped: asked to stop by a signal; a checkpoint is written.
     """
     assert config.run_dir is not None
-    with ExitStack() as stack:
+    run_dir = Path(config.run_dir)
+    watch = Watch(run_dir, place.rank, config.run.stall_timeout, tell)
+    with recorded(run_dir, place.rank, place.world_size, watch) as where, ExitStack() as stack:
         stop_asked = stack.enter_context(signals.kept([] if asked is None else asked))
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
         distributed.init(place, device)
         stack.callback(distributed.close)
         start = Start(config.checkpoint.resume)
-        while (back := _train_from(start, config, Path(config.run_dir), device, stop_asked)) is not None:
+        while (back := _train_from(start, config, run_dir, device, stop_asked, where)) is not None:
             gc.collect()  # the model goes before the next is made
             start = back
 
 
-def _train_from(start: Start, config: Config, run_dir: Path, device: torch.device, stop_asked: list[int]) -> Start | None:
+def _train_from(start: Start, config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], where: Whereabouts) -> Start | None:
     """Train from `start` to the end; returns from where to begin again after too many bad steps, or None."""
     with ExitStack() as stack:
         try:
-            _train(start, config, run_dir, device, stop_asked, stack)
+            _train(start, config, run_dir, device, stop_asked, where, stack)
         except RollBack as error:
             return error.start
     return None
@@ -81,14 +88,15 @@ def build_engine(config: Config, samples: Samples, device: torch.device) -> Engi
     return engine
 
 
-def _train(start: Start, config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], stack: ExitStack) -> None:
+def _train(start: Start, config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], where: Whereabouts, stack: ExitStack) -> None:
+    where.phase = Phase.START_UP
     samples, held_out = config.data.open("train"), config.data.open("eval")
     rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device)
     facts = manifest_facts(config, samples)
     position, found = resume(engine, run_dir, start.resume, facts, strict=config.checkpoint.strict)
     position = dataclasses.replace(position, passed_over=tuple(sorted({*position.passed_over, *start.passed_over})))
-    loader = make_loader(config, samples, device, range(position.step + 1, last + 1), position.passed_over)
+    loader = make_loader(config, samples, device, range(position.step + 1, last + 1), position.passed_over, where)
     stack.callback(loader.close)
     watchers: list[Callback] = []
     if rank == 0:
@@ -102,10 +110,11 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
             stack.callback(watcher.close)
-    info = run_info(config, run_dir, samples, engine, position, found)
+    info = run_info(config, run_dir, samples, engine, position, found, where.before)
     for watcher in watchers:
         watcher.on_start(info)
-    progress = Progress(position, Mark(device), loader.order, start, "never" if found is None else str(found))
+    progress = Progress(position, Mark(device), loader.order, start, "never" if found is None else str(found), where)
+    where.step = position.step
     saver = Saver(engine, run_dir, config.checkpoint, facts, -1 if found is None else position.step, partial(_before_checkpoint, watchers))
     stack.push(saver.close)
     profile = Profile(run_dir, config.profile.steps, rank)
@@ -115,8 +124,11 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
     stopped = stopped or consume(steps, engine, config, held_out, saver, progress, info, watchers, stop_asked)
     if stopped and progress.position.step < last:
         progress.position = progress.good  # bad steps at the end are done again: nothing of them is lost, and they are counted from 1
+    where.phase = Phase.END
     step = progress.position.step
-    saver.finish(progress.position)
+    with where.during(Phase.SAVE):
+        saver.finish(progress.position)
+    _after_checkpoint(watchers, step)
     if stopped and step < last:
         _finish(watchers, "stopped", {})
         raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; run the same command to go on")
@@ -130,7 +142,9 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
     _finish(watchers, "finished" if step >= config.train.max_steps else "stopped", told)
 
 
-def make_loader(config: Config, samples: Samples, device: torch.device, steps: range, passed_over: Sequence[int] = ()) -> Loader:
+def make_loader(
+    config: Config, samples: Samples, device: torch.device, steps: range, passed_over: Sequence[int] = (), where: Whereabouts | None = None
+) -> Loader:
     """This rank's batches of `steps`; batches in `passed_over` are left out of the order."""
     return Loader(
         samples,
@@ -145,6 +159,7 @@ def make_loader(config: Config, samples: Samples, device: torch.device, steps: r
         prefetch=config.loader.prefetch,
         workers=config.loader.workers,
         passed_over=passed_over,
+        where=where,
     )
 
 
@@ -189,7 +204,9 @@ def consume(
             if due_eval:
                 stopping = _evaluate(engine, config, held_out, result.step, watchers, progress, stop_asked) or stopping
             if due_save and progress.position == progress.good:  # else there is nothing new: a checkpoint to go back to is of a good step
-                saver.save(progress.position)
+                with progress.where.during(Phase.SAVE):
+                    saver.save(progress.position)
+                _after_checkpoint(watchers, result.step)
                 save_asked = False
             progress.mark = Mark(engine.device)
         saver.poll()
@@ -206,7 +223,8 @@ def _due(every: int, step: int) -> bool:
 
 def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: list[Callback], progress: Progress, stop_asked: list[int]) -> bool:
     """Evaluate as of `step`; returns whether that was given up, because a stop was asked for."""
-    found = evaluate(engine, config.model, held_out, config.eval.batch_size, stop_asked)
+    with progress.where.during(Phase.EVALUATION):
+        found = evaluate(engine, config.model, held_out, config.eval.batch_size, stop_asked, progress.where)
     if found is None:
         return True
     progress.metrics = found
@@ -240,6 +258,11 @@ def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:
 def _before_checkpoint(watchers: list[Callback], step: int, path: Path) -> None:
     for watcher in watchers:
         watcher.on_checkpoint(step, path)
+
+
+def _after_checkpoint(watchers: list[Callback], step: int) -> None:
+    for watcher in watchers:
+        watcher.on_checkpoint_end(step)
 
 
 def _finish(watchers: list[Callback], status: str, facts: dict[str, Any]) -> None:

@@ -16,13 +16,13 @@ def names(callbacks):
 
 
 def test_what_is_written_comes_before_what_is_shown(tmp_path):
-    assert names(make(config(), tmp_path)) == ["Metrics", "RunRecord", "Report", "Progress"]
-    assert names(make(config(progress=False), tmp_path)) == ["Metrics", "RunRecord", "Report"]
+    assert names(make(config(), tmp_path)) == ["Metrics", "Ledger", "RunRecord", "Report", "Progress"]
+    assert names(make(config(progress=False), tmp_path)) == ["Metrics", "Ledger", "RunRecord", "Report"]
 
 
 def test_wandb_on_request(tmp_path):
     pytest.importorskip("wandb")
-    assert names(make(config(wandb=True), tmp_path)) == ["Metrics", "RunRecord", "Report", "Wandb", "Progress"]
+    assert names(make(config(wandb=True), tmp_path)) == ["Metrics", "Ledger", "RunRecord", "Report", "Wandb", "Progress"]
 
 
 def test_a_run_from_start_to_report(tmp_path, run_info, step_info, capsys):

@@ -19,11 +19,12 @@ def make(config: Config, run_dir: Path) -> list[Callback]:
     Raises:
         ConfigError: `wandb.enabled` without the extra `wandb`.
     """
+    from trainer.callbacks.ledger import Ledger
     from trainer.callbacks.metrics import Metrics
     from trainer.callbacks.record import RunRecord
     from trainer.callbacks.report import Report
 
-    callbacks: list[Callback] = [Metrics(run_dir), RunRecord(run_dir), Report(run_dir)]
+    callbacks: list[Callback] = [Metrics(run_dir), Ledger(run_dir), RunRecord(run_dir), Report(run_dir)]
     if config.wandb.enabled:
         from trainer.callbacks.wandb import Wandb
 

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from trainer.callbacks.metrics import LAST_STEPS
 from trainer.callbacks.record import REPORT
+from trainer.ledger import PARTS, Totals, read, total
 from trainer.state import Callback, RunInfo, StepInfo
-from trainer.units import count, duration, printable, size
+from trainer.units import count, duration, printable, share, size
 
 WINDOW = 50  # steps that speed, MFU and time left are averaged over
 REDRAW_SECONDS = 0.1
@@ -95,6 +96,16 @@ def describe_end(run: RunInfo, recent: Sequence[StepInfo], last_eval: tuple[int,
     return lines
 
 
+def describe_time(totals: Totals) -> str:
+    """Where the time went, over all starts: the share of compute, then what took at least a thousandth of the rest."""
+    wall = totals.wall
+    others = {name: seconds for name, seconds in totals.seconds.items() if name != "compute" and seconds >= wall / 1000}
+    spent = ", ".join(f"{PARTS[name]} {share(seconds, wall)}" for name, seconds in sorted(others.items(), key=lambda item: -item[1]))
+    starts = "" if totals.starts == 1 else f" over {totals.starts} starts"
+    twice = f"; {totals.repeated_steps} step{'' if totals.repeated_steps == 1 else 's'} done twice" if totals.repeated_steps else ""
+    return f"time      {totals.effective:.1%} of {duration(wall)}{starts} in effective training; {spent}{twice}"
+
+
 class Progress(Callback):
     """A bar on `err` when that is a terminal, else a line on `out` every `every` steps.
 
@@ -155,6 +166,8 @@ class Progress(Callback):
         self._close_bar()
         for line in describe_end(self._run, self._recent, self._last_eval, status):
             self._say(line)
+        if starts := read(self._run.run_dir):
+            self._say(describe_time(total(starts)))
         if facts.get("sample"):
             self._say(f"sample    {printable(facts['sample'])}")
         report = self._run.run_dir / REPORT

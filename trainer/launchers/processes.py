@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from trainer import signals
+from trainer.doctor.watch import finding, stalled
 from trainer.errors import EXIT_RESUMABLE, ConfigError, RunError
 from trainer.launchers.child import LAUNCHER_FD
-from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, how_it_ended, judge, prefixed, read_failure
+from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, RankDied, how_it_ended, judge, prefixed, read_failure
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -49,7 +50,7 @@ def run_children(knobs: Local, config: Config, nproc: int, work: str, asked: lis
         try:
             with signals.held():  # until a child can keep them
                 _start(children, readers, knobs, nproc, work, files, stack)
-            died = _wait(children, files)
+            died = _wait(children, files, _Frozen(config, children))
         except KeyboardInterrupt:
             raise RunError(INTERRUPTED) from None
         failures = [failure for rank in children if (failure := read_failure(_record(files, rank))) is not None]
@@ -121,8 +122,35 @@ def _forwarded_signals(children: Children, asked: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait(children: Children, files: Path) -> dict[int, str]:
-    """Wait for all to end; the rest are ended soon after one has failed. Returns who died by itself, and how."""
+class _Frozen:
+    """Sees a run in which no rank is left that could see itself stand still: all stopped, say. (Else a rank does: `trainer.doctor.watch`.)"""
+
+    def __init__(self, config: Config, children: Children):
+        assert config.run_dir is not None
+        self._run_dir, self._timeout, self._children = Path(config.run_dir), config.run.stall_timeout, children
+        self._patience = self._timeout + max(2.0, self._timeout / 10)
+        self._next = time.monotonic() + self._patience
+
+    def check(self) -> None:
+        """Look, now and then.
+
+        Raises:
+            RankDied: it is so; the message names the cause.
+        """
+        if not self._timeout or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + max(1.0, self._timeout / 10)
+        seen = stalled(self._run_dir, self._patience)
+        if {child.pid for child in self._children.values()} <= {sight.record.pid for sight in seen}:  # and no earlier start's
+            raise RankDied(str(finding(self._run_dir, self._timeout)))
+
+
+def _wait(children: Children, files: Path, frozen: _Frozen) -> dict[int, str]:
+    """Wait for all to end; the rest are ended soon after one has failed. Returns who died by itself, and how.
+
+    Raises:
+        RankDied: the run stands still.
+    """
     died: dict[int, str] = {}
     failed_at: float | None = None
     while True:
@@ -137,6 +165,8 @@ def _wait(children: Children, files: Path) -> dict[int, str]:
             return died
         if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
             return died
+        if failed_at is None:
+            frozen.check()
         time.sleep(POLL_SECONDS)
 
 

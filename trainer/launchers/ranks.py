@@ -17,6 +17,7 @@ from typing import Any
 from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun sets it too, and shows what is written there
+STALLED = "Stalled"  # what ends a run that stands still: explained, and starting again may help
 EXPLAINED = {"ConfigError": EXIT_USAGE, "RunError": EXIT_FAILED, "Stopped": EXIT_RESUMABLE, "KeyboardInterrupt": EXIT_FAILED}
 INTERRUPTED = "interrupted twice, so ended at once; what the last checkpoint holds is kept"
 
@@ -38,7 +39,7 @@ class Failure:
 
     @staticmethod
     def of(rank: int, error: BaseException) -> Failure:
-        kind = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in EXPLAINED), type(error).__name__)
+        kind = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in (*EXPLAINED, STALLED)), type(error).__name__)
         message = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error)
         return Failure(rank, kind, message, "".join(traceback.format_exception(error)))
 
@@ -82,11 +83,16 @@ def failure_recorded(rank: int) -> Iterator[None]:
 def _write(failure: Failure) -> None:
     path = os.environ.get(ERROR_FILE)
     if path is None:
-        sys.stderr.write(f"rank {failure.rank}: {failure.message}\n" if failure.explained else failure.trace)
+        sys.stderr.write(f"rank {failure.rank}: {failure.message}\n" if failure.explained or failure.kind == STALLED else failure.trace)
         return
     partial = Path(f"{path}.partial")
     partial.write_text(failure.to_json(), encoding="utf-8")
     os.replace(partial, path)
+
+
+def tell_failure(rank: int, error: BaseException) -> None:
+    """Write down why rank `rank`, whose process is about to end, ends."""
+    _write(Failure.of(rank, error))
 
 
 def read_failure(path: Path) -> Failure | None:
@@ -114,6 +120,9 @@ def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
     """
     explained = [failure for failure in failures.values() if failure.explained and failure.kind != "Stopped" and not failure.secondary]
     unexplained = sorted((failure for failure in failures.values() if not failure.explained or failure.secondary), key=lambda failure: failure.secondary)
+    for failure in failures.values():
+        if failure.kind == STALLED:
+            raise RankDied(failure.message)
     if died:
         rank, how = next(iter(died.items()))
         raise RankDied(f"rank {rank} died: it {how}; the other ranks were ended")

@@ -32,11 +32,15 @@ def run_rank(arguments: dict[str, Any]) -> None:
         line.close()
         return
     os.environ["COLUMNS"] = str(arguments["columns"])
+
+    def tell(rank: int, error: RunError) -> None:
+        line.send(failure=Failure.of(rank, error).to_json())
+
     out, err = (Stream(line, name, arguments["terminal"] and rank == 0) for name in ("out", "err"))
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             _enter(arguments["directory"])
-            load_work(arguments["work"])(from_plain(arguments["config"]), Place(rank, context.get_world_size(), context.get_local_rank()), asked)
+            load_work(arguments["work"])(from_plain(arguments["config"]), Place(rank, context.get_world_size(), context.get_local_rank()), asked, tell)
     except Exception as error:
         failure = Failure.of(rank, error)
         line.send(failure=failure.to_json())

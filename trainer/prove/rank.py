@@ -60,7 +60,7 @@ def run_cell(config: Config, task: Task, directory: Path, device: torch.device) 
                 (directory / name / SAVED).write_text(json.dumps(apart), encoding="utf-8")
 
 
-def run_launched(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def run_launched(config: Config, place: Place, asked: list[int] | None = None, tell: object = None) -> None:
     """`run_cell` on a rank that a launcher started; `config.run_dir` holds the task and takes the traces."""
     assert config.run_dir is not None
     directory = Path(config.run_dir)

@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from trainer.callbacks.record import REPORT, read_record
+from trainer.ledger import PARTS, Totals, total
+from trainer.ledger import read as read_ledger
 from trainer.report.curves import Series, chart, level
 from trainer.report.style import SCRIPT, STYLE
 from trainer.report.summary import Summary, summarise
-from trainer.units import count, duration, printable, size
+from trainer.units import count, duration, printable, share, size
 from trainer.writing import write_whole
 
 STATUS = {
@@ -36,14 +38,15 @@ def write(run_dir: Path) -> Path:
         RunError: a line in the middle of a file is broken.
     """
     config = run_dir / "config.yaml"
-    text = page(run_dir.resolve().name, config.read_text(encoding="utf-8") if config.is_file() else "", read_record(run_dir), summarise(run_dir))
+    config_text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), total(read_ledger(run_dir)))
     path = run_dir / REPORT
     write_whole(path, text)
     return path
 
 
-def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) -> str:
-    """The page, from the text of config.yaml (may be empty), run.json (may be empty) and the numbers."""
+def page(name: str, config: str, record: Mapping[str, Any], summary: Summary, time: Totals) -> str:
+    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers and the ledger."""
     run = record.get("run", {})
     facts = record.get("facts", {})
     status = record.get("status", "")
@@ -55,12 +58,13 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) ->
         lead.append(f"started {_time(record['started'])}" + (f", ended {_time(record['ended'])}" if record.get("ended") else ""))
     sections = [
         f'<h1>{_escape(name)}</h1><p class="lead"><span class="status {_escape(status)}">{_escape(lead[0])}</span> · {_escape(" · ".join(lead[1:]))}</p>',
-        tiles(run, summary),
+        tiles(run, summary, time),
         f'<h2>Curves</h2><div class="charts">{charts(config, run, summary)}</div>' if summary.steps else "<p>No step was recorded.</p>",
     ]
     if facts.get("sample"):
         sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(printable(facts["sample"]))}</pre>')
     tables = [
+        ledger(time),
         table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "model", "parameters", "device")}),
         table("Data", run.get("data", {})),
         table("Hardware", record.get("hardware", {})),
@@ -78,7 +82,7 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary) ->
     )
 
 
-def tiles(run: Mapping[str, Any], summary: Summary) -> str:
+def tiles(run: Mapping[str, Any], summary: Summary, time: Totals) -> str:
     """The numbers to see first."""
     entropy = run.get("data", {}).get("unigram_entropy")
     unit = "" if entropy is None else " nats"
@@ -93,6 +97,8 @@ def tiles(run: Mapping[str, Any], summary: Summary) -> str:
     if summary.tokens_per_second is not None:
         shown.append(("Tokens per second", count(summary.tokens_per_second), "all processes, mean over time"))
         shown.append(("Time in steps", duration(summary.seconds), f"{summary.data_seconds / summary.seconds:.1%} of it waiting for data"))
+    if time.starts:
+        shown.append(("Effective training time", f"{time.effective:.1%}", f"of {duration(time.wall)} over {time.starts} start{'s'[: time.starts > 1]}"))
     if summary.mfu is not None:
         shown.append(("MFU", f"{summary.mfu:.1%}", "model FLOP utilisation, mean over time"))
     shown.append(("Peak memory", size(summary.memory_bytes), "rank 0"))
@@ -133,6 +139,17 @@ def table(title: str, values: Mapping[str, Any]) -> str:
     """Keys and values, or nothing where there are none."""
     rows = "".join(f'<tr><th scope="row">{_label(key)}</th><td>{_escape(_value(key, value))}</td></tr>' for key, value in values.items())
     return f"<section><h2>{_escape(title)}</h2><table><tbody>{rows}</tbody></table></section>" if rows else ""
+
+
+def ledger(time: Totals) -> str:
+    """Where the time went, over all starts."""
+    if not time.starts:
+        return ""
+    values = {PARTS[name]: f"{seconds:,.1f} s, {share(seconds, time.wall)}" for name, seconds in time.seconds.items()}
+    values |= {"wall time": f"{time.wall:,.1f} s", "starts": time.starts, "starts that died": time.deaths, "number of steps done twice": time.repeated_steps}
+    if time.away:
+        values["between a stop and the next start, not counted"] = f"{time.away:,.1f} s"
+    return table("Where the time went", values)
 
 
 def sessions(starts: list[Mapping[str, Any]]) -> str:

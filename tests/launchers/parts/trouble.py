@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 calls = 0
+counted = 0
 
 
 @dataclass(kw_only=True)
 class Trouble(GPT):
     how: str = ""
-    """kill: SIGKILL to itself; raise: an error without an explanation; config: an error with one."""
+    """kill: SIGKILL to itself; raise: an error without an explanation; config: an error with one; stop: SIGSTOP to itself;
+    sleep: the loader (a thread) does not return; skip: leaves out the barrier that `barrier` asks for; leave: no more batches;
+    memory: takes more memory than there is; hang: does not return from the model."""
+    barrier: bool = False
+    """Have a barrier in each call, as hooks that log sometimes do."""
     at: int = 3
     """At this call of `loss` in its process."""
     on_rank: int = 1
@@ -44,11 +49,10 @@ class Trouble(GPT):
         if self.how and calls == self.at and dist.get_rank() == self.on_rank and not (self.once and Path(self.once).exists()):
             if self.once:
                 Path(self.once).touch()
-            if self.how == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if self.how == "raise":
-                raise ValueError("a mistake in the model")
-            raise ConfigError("model.how=config: does not do")
+            if self._misbehave():
+                return super().loss(module, batch)
+        if self.barrier:
+            dist.barrier()
         return super().loss(module, batch)
 
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -56,3 +60,34 @@ class Trouble(GPT):
             Path(self.evaluating).touch()
         time.sleep(self.eval_seconds)
         return super().metrics(module, batch)
+
+    def _misbehave(self) -> bool:
+        """Whether the barrier is to be left out."""
+        match self.how:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "hang":
+                time.sleep(1000)
+            case "raise":
+                raise ValueError("a mistake in the model")
+            case "config":
+                raise ConfigError("model.how=config: does not do")
+            case "memory":
+                import torch
+
+                torch.empty(2**60)
+            case "leave":
+                from trainer.loader import Loader
+
+                Loader._come = lambda self: False  # the loader of this process has no more
+        return self.how == "skip"
+
+    def count(self, batch: Mapping[str, Tensor]) -> int:
+        """Called by the loader's thread for each micro-batch."""
+        global counted
+        counted += 1
+        if self.how == "sleep" and counted == self.at and int(os.environ["RANK"]) == self.on_rank:
+            time.sleep(1000)
+        return super().count(batch)

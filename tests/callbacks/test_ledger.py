@@ -1,0 +1,72 @@
+"""The ledger as the callbacks of a start write it: every second has a part, also of a start that was killed."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from trainer.callbacks.ledger import Ledger
+from trainer.ledger import LEDGER, LINE_BYTES, Start, read, total
+
+
+def test_every_second_has_a_part(tmp_path, run_info, step_info):
+    ledger = Ledger(tmp_path)
+    ledger.on_start(run_info(first_step=1))
+    for step in (1, 2, 3):
+        time.sleep(0.02)
+        ledger.on_step(step_info(step, data_seconds=0.005, exchange_seconds=0.01))
+    time.sleep(0.02)
+    ledger.on_eval(3, {})
+    ledger.on_checkpoint_end(3)
+    ledger.on_finish("finished", {})
+    ledger.close()
+    (start,) = read(tmp_path)
+    assert (start.status, start.taken, start.repeated_steps) == ("finished", 3, 0)
+    assert start.seconds["data"] == pytest.approx(0.01)  # of two steps: the first counts as start-up
+    assert start.seconds["communication"] == pytest.approx(0.02)
+    assert start.seconds["compute"] >= 0.01 - 1e-6
+    assert start.seconds["evaluation"] >= 0.02
+    assert sum(start.seconds.values()) == pytest.approx(start.noted - start.began)
+
+
+def test_a_killed_start_leaves_what_it_wrote_last(tmp_path, run_info, step_info):
+    ledger = Ledger(tmp_path)
+    ledger.on_start(run_info(first_step=1))
+    for step in (1, 2, 3, 4):
+        time.sleep(0.11)
+        ledger.on_step(step_info(step))
+    assert read(tmp_path)[0].taken == 4  # not closed: the process is killed here
+    assert read(tmp_path)[0].status == "running"
+    after = Ledger(tmp_path)
+    after.on_start(run_info(first_step=3, taken_before=5))  # step 5 had been taken since
+    for step in range(3, 8):
+        after.on_step(step_info(step))
+    after.close()
+    killed, failed = read(tmp_path)
+    assert (killed.status, failed.status) == ("running", "failed")
+    assert failed.repeated_steps == 3  # 3, 4, 5
+    assert failed.seconds["repeated"] > 0
+    assert total([killed, failed]).deaths == 1
+
+
+def test_a_run_that_is_begun_anew_begins_a_new_ledger(tmp_path, run_info, step_info):
+    for resume in ("auto", "never"):
+        ledger = Ledger(tmp_path)
+        ledger.on_start(run_info(first_step=1, config={"checkpoint": {"resume": resume}}, taken_before=9))
+        ledger.on_step(step_info(1))
+        ledger.close()
+    (start,) = read(tmp_path)
+    assert start.repeated_steps == 0
+
+
+def test_half_a_line_is_passed_over_and_what_follows_is_read(tmp_path, run_info):
+    whole = Start(0.0, 10.0, 1, 5, "running", 0, {"compute": 8.0}).to_line()
+    assert len(whole) == LINE_BYTES
+    (tmp_path / LEDGER).write_bytes(whole + whole[:100])
+    ledger = Ledger(tmp_path)
+    ledger.on_start(run_info(first_step=1))
+    ledger.close()
+    assert [start.status for start in read(tmp_path)] == ["running", "failed"]
+    assert json.loads((tmp_path / LEDGER).read_bytes()[:LINE_BYTES])["taken"] == 5

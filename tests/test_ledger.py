@@ -1,0 +1,44 @@
+"""Where a run's time went: parts that sum to the wall time, over deaths and restarts, and the steps that were done twice."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.launchers.running import losses, run
+from trainer.callbacks.progress import describe_time
+from trainer.ledger import PARTS, Start, read, total
+
+
+def test_a_run_that_is_killed_and_started_again(tmp_path):
+    began = time.time()
+    trouble = ["model.how=kill", "model.at=6", f"model.once={tmp_path}/once", "run.max_restarts=1"]
+    status, out, err = run("+strategy=ddp", "launcher.nproc_per_node=2", "train.max_steps=8", "checkpoint.every=3", "run_dir=x", *trouble, cwd=tmp_path)
+    ended = time.time()
+    assert status == 0, err
+    first, second = starts = read(tmp_path / "x")
+    totals = total(starts)
+    assert (first.status, second.status) == ("failed", "finished")
+    assert (first.first_step, second.first_step, second.taken) == (1, 4, 8)
+    assert (first.repeated_steps, second.repeated_steps) == (0, 2)  # 4 and 5: rank 1 was killed in step 6, before its optimizer step
+    assert totals.wall == pytest.approx(second.noted - first.began)
+    assert began <= first.began + 0.05  # a process's beginning is known to a hundredth of a second
+    assert first.noted < second.began < second.noted <= ended
+    assert totals.seconds["restart"] == pytest.approx(second.began - first.noted)
+    assert all(totals.seconds[part] > 0 for part in PARTS if part not in ("evaluation", "data"))
+    assert totals.deaths == 1
+    assert sum(second.seconds.values()) == pytest.approx(second.noted - second.began)
+    assert [step for step, _, _ in losses(tmp_path / "x")] == list(range(1, 9))
+    assert describe_time(totals) in out or "over 2 starts in effective training; " in out
+    assert "; 2 steps done twice\n" in out
+    assert "Where the time went" in (tmp_path / "x" / "report.html").read_text()
+
+
+def test_a_stop_that_was_asked_for_is_no_lost_time():
+    starts = [Start(0.0, 10.0, 1, 5, "stopped", 0, {"compute": 8.0, "start_up": 2.0}), Start(100.0, 110.0, 6, 9, "finished", 0, {"compute": 10.0})]
+    totals = total(starts)
+    assert (totals.away, totals.wall, totals.effective, totals.deaths) == (90.0, 20.0, 0.9, 0)
+    starts[0].status = "running"
+    totals = total(starts)
+    assert (totals.away, totals.wall, totals.effective, totals.deaths) == (0.0, 110.0, 18 / 110, 1)

@@ -1,0 +1,87 @@
+"""What is seen of the ranks' processes, beside what they have written."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from trainer.doctor.record import RankRecord, live_path, oom_kills, process_start, process_state, read
+from trainer.whereabouts import Whereabouts
+
+SILENT_INTERVALS = 10
+"""A rank that has not written for so many of its intervals cannot."""
+LEAST_STILL = 5.0
+STILL_STEPS = 3
+
+
+class Life(StrEnum):
+    """The state of a rank's process."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """By SIGSTOP, or a debugger."""
+    DEAD = "dead"
+    SILENT = "silent"
+    """It runs, as far as can be seen from here, but has ceased to write."""
+    ENDED = "ended"
+    """With a word: finished, stopped as asked, or failed."""
+
+
+@dataclass(frozen=True)
+class RankSight:
+    """A rank as it is seen from here, now."""
+
+    record: RankRecord
+    life: Life
+    still: float
+    """Seconds for which it has not come further."""
+    here: bool
+    """Whether its process is on this machine."""
+    oom_killed: bool
+    """Whether the kernel has ended some process of this container for lack of memory since the rank began."""
+
+    @property
+    def rank(self) -> int:
+        return self.record.rank
+
+    @property
+    def stands(self) -> bool:
+        """Whether it has not come further for longer than its steps take."""
+        return self.still >= max(LEAST_STILL, STILL_STEPS * self.record.step_seconds)
+
+
+def look(run_dir: Path) -> list[RankSight]:
+    """The ranks of a run as they are now; those left by an earlier start, whose successor has not begun yet, are passed over."""
+    records, now, host, kills = read(run_dir), time.time(), socket.gethostname(), oom_kills()
+    begun = max((record.started for record in records.values()), default=0.0)
+    seen = []
+    for record in records.values():
+        here = record.host == host
+        life = _life(record, now, here)
+        if life in (Life.DEAD, Life.ENDED) and record.written < begun:
+            continue
+        if here:
+            with suppress(OSError, ValueError):  # as of the record, then
+                step, phase = Whereabouts.read(live_path(run_dir, record.rank))
+                record.step, record.phase = step, str(phase)
+        # A rank that writes is judged by its own clock.
+        still = now - record.changed if life in (Life.STOPPED, Life.SILENT) else record.written - record.changed
+        killed = here and kills is not None and record.oom_kills is not None and kills > record.oom_kills
+        seen.append(RankSight(record, life, still, here, killed))
+    return seen
+
+
+def _life(record: RankRecord, now: float, here: bool) -> Life:
+    if record.ended is not None:
+        return Life.ENDED
+    if here and record.process_start is not None:
+        state = process_state(record.pid)
+        if state is None or state in "ZX" or process_start(record.pid) != record.process_start:
+            return Life.DEAD
+        if state in "Tt":
+            return Life.STOPPED
+    return Life.SILENT if now - record.written > SILENT_INTERVALS * record.interval else Life.RUNNING
