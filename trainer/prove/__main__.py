@@ -19,6 +19,7 @@ Options of this command beside those of python -m trainer:
   prove.global_batch_size=8    samples in a step, in place of train.global_batch_size
   prove.micro_batch_size=1     samples in a forward pass, in place of train.micro_batch_size
   prove.sgd_lr=RATE            of the plain SGD witness (default: chosen from the parameters' norm)
+  prove.resume=true            also save in the middle of each run, and go on from there
   prove.timeout=300            seconds that a strategy has on one number of ranks
 
 Writes prove.json and prove.html to run_dir. Exit status 0: proved equal; 1: not, and the culprit is named."""

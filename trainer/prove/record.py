@@ -127,7 +127,8 @@ def sentence(document: Mapping[str, Any]) -> str:
     strategies = len({row["strategy"] for row in ran})
     match document["verdict"]:
         case "equal":
-            return f"equal: {strategies} strategies in {len(ran)} runs train like one process"
+            resumed = ", save what it saves, and go on from it as if nothing had happened" if document["resume_at"] else ""
+            return f"equal: {strategies} strategies in {len(ran)} runs train like one process{resumed}"
         case "inconclusive":
             return f"inconclusive: {equal} of {len(ran)} runs are within the bands, but that proves nothing here"
         case word:
