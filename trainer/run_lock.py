@@ -81,7 +81,7 @@ class RunLock:
         self._path = run_dir / LOCK
         self._own = Holder.here(launch)
         self._over = threading.Event()
-        self._made = not run_dir.exists()
+        self._made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             self._fd = _take(self._path)
@@ -100,8 +100,8 @@ class RunLock:
         with suppress(OSError):  # a directory that cannot be written any more: a lock without its process holds nothing
             if Holder.read(self._path) == self._own:
                 self._path.unlink()
-            if self._made:
-                self._path.parent.rmdir()  # if nothing came of the run
+            for path in self._made:
+                path.rmdir()  # if nothing came of the run
         os.close(self._fd)
 
     def _beat(self) -> None:
