@@ -20,10 +20,11 @@ MORE_STYLE = """
 .verdict p { font-size: .95rem; font-weight: 400; margin: 6px 0 0; overflow-wrap: anywhere; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; } thead th { color: var(--quiet); font-weight: 600;
   vertical-align: bottom; }
+thead th, tbody.rows th { overflow-wrap: normal; }
 thead small { display: block; font-weight: 400; }
 td.state { white-space: nowrap; font-weight: 600; } tbody.rows th { color: var(--text); font-weight: 600; width: auto; }
 .equal .state { color: var(--good); } .different .state, .failed .state, .out { color: var(--bad); } .refused, .not-installed { color: var(--quiet); }
-.gauge { display: block; position: relative; height: 5px; width: 110px; margin-top: 4px; border-radius: 3px; background: var(--line); }
+.gauge { display: block; position: relative; height: 5px; width: 84px; margin-top: 4px; border-radius: 3px; background: var(--line); }
 .gauge i { position: absolute; inset: 0 auto 0 0; border-radius: 3px; background: var(--good); } .out .gauge i { background: var(--bad); }
 .gauge b { position: absolute; top: -2px; bottom: -2px; width: 2px; background: var(--text); }
 tr.why td { border-top: 0; padding-top: 0; font-size: .87rem; } tr.first > * { border-bottom: 0; } .control { color: var(--quiet); }
