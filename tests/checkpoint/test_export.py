@@ -209,10 +209,13 @@ def test_the_tokenizer_goes_with_the_model(corpus: dict[str, Any], tmp_path: Pat
     assert theirs("the cat")["input_ids"] == samples.encode("the cat")
     assert theirs.eos_token_id == transformers.AutoConfig.from_pretrained(tmp_path / "out").eos_token_id == 0
 
+    facts = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    (tmp_path / "out/tokenizer_config.json").write_text(json.dumps(facts | {"model_max_length": 77}))
     given = Text(**corpus, tokenizer=TokenizerKind.hf, tokenizer_path=str(tmp_path / "out"))  # as one that was trained elsewhere
     path = checkpoint(config(tmp_path / "hf", data=given))[0]
     assert export(path, tmp_path / "again") == 0
-    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "again")("the cat")["input_ids"] == samples.encode("the cat")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert (theirs("the cat")["input_ids"], theirs.model_max_length) == (samples.encode("the cat"), 77)
     (tmp_path / "out/tokenizer.json").unlink()
     capsys.readouterr()
     assert export(path, tmp_path / "without") == 0
