@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests import ranks, tiny
-from tests.test_worker import run
-from trainer.checkpoint.directory import directory, list_whole, read_manifest
+from tests.test_worker import metrics, run
+from trainer.checkpoint.directory import directory, list_whole
 from trainer.checkpoint.saver import HostCopy
 from trainer.config import Config
 from trainer.sections import CheckpointConfig, LogConfig
@@ -60,7 +61,7 @@ def printed(config: Config) -> tuple[str, str]:
 
 @pytest.mark.parametrize("strategy", [DDP(), FSDP()], ids=["ddp", "fsdp"])
 def test_what_is_written_beside_training_is_what_is_written_while_it_waits(strategy: Strategy, tmp_path: Path) -> None:
-    files = {}
+    saved: dict[bool, dict[str, dict[str, torch.Tensor]]] = {}
     for overlap in (False, True):
         run_dir = tmp_path / str(overlap)
         config = dataclasses.replace(tiny.config(strategy, run_dir), checkpoint=CheckpointConfig(every=1, keep=9, overlap=overlap))
@@ -68,8 +69,13 @@ def test_what_is_written_beside_training_is_what_is_written_while_it_waits(strat
         assert (first, second, other) == ("done", "done", "")
         assert told.count("memory    checkpoint.overlap keeps a copy of the state: 0 MB on each rank\n") == overlap
         assert [path.name for path in list_whole(run_dir)] == [f"step-0000000{step}" for step in (1, 2, 3, 4, 5)]
-        files[overlap] = [read_manifest(path)["files"] for path in list_whole(run_dir)]
-    assert files[True] == files[False]
+        saved[overlap] = {str(file.relative_to(run_dir)): load_file(file) for file in sorted(run_dir.glob("checkpoints/*/*.safetensors"))}
+    assert len(saved[True]) == 10
+    assert saved[True].keys() == saved[False].keys()
+    for name, waited in saved[False].items():
+        beside = saved[True][name]
+        assert beside.keys() == waited.keys()
+        assert all(torch.equal(beside[key], value) for key, value in waited.items())
 
 
 def test_saves_after_a_time(tmp_path: Path) -> None:
@@ -80,9 +86,11 @@ def test_saves_after_a_time(tmp_path: Path) -> None:
     assert steps[-1] == 7
     assert steps[:-1] == list(range(steps[0], 7, 2))
     assert steps[0] <= 2
-    rare = dataclasses.replace(tiny.config(DDP(), tmp_path / "rare"), checkpoint=CheckpointConfig(every="2h"))
+    rare = dataclasses.replace(tiny.config(DDP(), tmp_path / "rare", max_steps=7), checkpoint=CheckpointConfig(every="2h"))
     assert ranks.run(2, run, rare) == ["done", "done"]
-    assert list_whole(tmp_path / "rare") == [directory(tmp_path / "rare", 5)]
+    assert list_whole(tmp_path / "rare") == [directory(tmp_path / "rare", 7)]
+    for key in ("loss", "tokens"):  # the wish goes with the count, and leaves it as it is
+        assert [line[key] for line in metrics(tmp_path)] == [line[key] for line in metrics(tmp_path / "rare")]
 
 
 def stopped(config: Config) -> str:
