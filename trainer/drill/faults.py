@@ -181,6 +181,7 @@ def full_disk(plan: Plan, run: Run, rng: random.Random, outcome: Outcome) -> Non
             ballast.unlink()
         else:
             disk.limit(run.mark, resource.RLIM_INFINITY)
+
         def room_made() -> bool:
             return newest_step(run.run_dir) > before
 
