@@ -105,9 +105,10 @@ def test_wrong_commands(arguments, message, tmp_path):
 
 
 def test_a_run_that_fails_anyway_is_no_drill(tmp_path):
-    done = drill("data=tabular", "data.path=nowhere.csv", "run_dir=out", cwd=tmp_path)
-    assert done.returncode in (1, 2), done.stdout
-    assert "nowhere.csv" in done.stderr
+    done = run("model=mlp", "data=tabular", "data.path=nowhere.csv", "data.target=y", "run_dir=out", cwd=tmp_path, module="trainer.drill")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("run failed: the run fails without any fault: exit status 2: error: data.path=nowhere.csv: ")
+    assert done.stderr.endswith("; all that it said is in out/drill/uninterrupted.log\n")
 
 
 def test_help(tmp_path):

@@ -19,7 +19,7 @@ from trainer.drill import processes
 from trainer.whereabouts import Phase, Whereabouts
 
 POLL_SECONDS = 0.0005  # small: a save or an evaluation of a small model takes milliseconds
-LEFT_SECONDS = 10.0  # after its launcher has ended a run's processes have so long to go
+LEFT_SECONDS = 5.0  # after its launcher has ended a run's processes have so long to go
 
 
 class Missed(Exception):
