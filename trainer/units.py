@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 
@@ -68,3 +69,13 @@ def interval(value: int | str) -> tuple[int, float]:
     if match is None or float(match[1]) == 0:
         raise ValueError(f"{value!r} is no time")
     return 0, float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
+
+
+def aligned(lines: Sequence[Sequence[str]], left: Collection[int]) -> str:
+    """A table whose first line is its head; the columns in `left` begin at one place, the others end at one."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    said = [
+        "  ".join(item.ljust(width) if i in left else item.rjust(width) for i, (item, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    ]
+    return "\n".join([said[0], "─" * max(map(len, said)), *said[1:]])

@@ -23,7 +23,7 @@ def main() -> None:
     asked: list[int] = []
     keep(asked)
     release()
-    threading.Thread(target=_end_with_launcher, args=(int(os.environ.pop(LAUNCHER_FD)),), daemon=True).start()
+    end_when_closed(int(os.environ.pop(LAUNCHER_FD)))
     with failure_recorded(int(os.environ["RANK"])):
         from trainer.config import load
         from trainer.distributed import Place
@@ -32,9 +32,14 @@ def main() -> None:
         load_work(sys.argv[2])(load(Path(sys.argv[1])), Place.from_env(), asked)
 
 
-def _end_with_launcher(fd: int) -> None:
-    os.read(fd, 1)  # nothing is ever written: it returns when the launcher has gone
-    os.killpg(0, signal.SIGKILL)  # with whatever this rank has started: it leads its own process group
+def end_when_closed(fd: int) -> None:
+    """End this process, which leads its process group, and whatever it has started, when the other end of the pipe `fd` is closed."""
+
+    def wait() -> None:
+        os.read(fd, 1)  # nothing is ever written: it returns when who holds the other end has gone
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

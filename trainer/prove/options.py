@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
+from trainer import own_options
 from trainer.errors import ConfigError
 
 
@@ -39,40 +37,9 @@ def split(arguments: Sequence[str]) -> tuple[ProveOptions, list[str]]:
     Raises:
         ConfigError: an unknown key or a wrong value.
     """
-    values: dict[str, Any] = {}
-    rest = []
-    for argument in arguments:
-        match = re.match(r"^\+{0,2}(?:prove\.|(?=resume=))([^=]*)=(.*)$", argument, re.DOTALL)
-        if match is None:
-            rest.append(argument)
-        else:
-            values[match[1]] = match[2]
-    return _options(values), rest
-
-
-def _options(texts: dict[str, str]) -> ProveOptions:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    known = [item.name for item in fields(ProveOptions)]
-    node = OmegaConf.structured(ProveOptions)
-    for key, text in texts.items():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            raise ConfigError(f"unknown key 'prove.{key}'" + (f"; did you mean 'prove.{close[0]}'?" if close else f" (known: {', '.join(known)})"))
-        try:
-            override = OverridesParser.create().parse_override(f"{key}={text}")
-            if override.is_sweep_override():
-                raise ConfigError(f"prove.{key}={text}: one value, please; a list is written [a,b]")
-            OmegaConf.update(node, key, override.value(), merge=False)
-        except (OverrideParseException, OmegaConfBaseException) as error:
-            raise ConfigError(f"prove.{key}={text}: {str(error).splitlines()[0]}") from error
-    options = OmegaConf.to_object(node)
-    assert isinstance(options, ProveOptions)
+    options, rest = own_options.split(arguments, "prove", ProveOptions, bare=("resume",))
     _check(options)
-    return options
+    return options, rest
 
 
 def _check(options: ProveOptions) -> None:

@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from trainer.config import Config, default_name
+from trainer import own_options
+from trainer.config import Config
 from trainer.distributed import Place
 from trainer.errors import ConfigError, RunError
 from trainer.launchers.base import count_gpus
@@ -35,7 +36,7 @@ def prove(base: Config, options: ProveOptions) -> None:
         raise ConfigError("WORLD_SIZE is set: the proof starts its own processes; run it without torchrun")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that the ranks are ended too
     began = time.monotonic()
-    run_dir = directory(base)
+    run_dir = own_options.directory(base, "prove")
     with tempfile.TemporaryDirectory(prefix="prove-") as scratch:
         work = Path(scratch)
         device, why = choose_device(base, options, work)
@@ -64,13 +65,6 @@ def prove(base: Config, options: ProveOptions) -> None:
     )
     if not result.proved:
         raise RunError("\n".join([f"verdict: {result.word}", *result.lines]))
-
-
-def directory(base: Config) -> Path:
-    """`run_dir`, or runs/prove-NAME where none was given."""
-    assert base.run_dir is not None
-    name = default_name(base)
-    return Path("runs") / f"prove-{name}" if base.run_dir == str(Path("runs") / name) else Path(base.run_dir)
 
 
 def tell(row: cells.Row) -> None:

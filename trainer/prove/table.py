@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.prove.cells import Row
+from trainer.units import aligned
 
 SIGNS = {"equal": "✓", "different": "✗", "failed": "!", "inconclusive": "?", "refused": "–", "not installed": "–"}
 
@@ -56,13 +57,7 @@ def text(rows: list[Row], optimizers: list[str]) -> str:
     """The whole table; below it, why rows that are not equal are not."""
     resumed = any(row.resumed for row in rows)
     lines = [columns(optimizers, resumed), *(cells(row, optimizers, resumed) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    left = {0, len(lines[0]) - 2}
-    said = [
-        "  ".join(item.ljust(width) if i in left else item.rjust(width) for i, (item, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    ]
-    return "\n".join([said[0], "─" * max(map(len, said)), *said[1:]])
+    return aligned(lines, {0, len(lines[0]) - 2})
 
 
 def notes(rows: list[Row]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Rehearses faults on a config: see `python -m trainer.drill --help`."""

@@ -1,0 +1,45 @@
+"""python -m trainer.drill [key=value ...] [drill.steps=N drill.seed=N drill.faults=[...]]: rehearse faults on this config."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from trainer.cli import main as cli_main
+from trainer.cli import report as report_error
+from trainer.drill.options import FAULTS, split
+from trainer.errors import ConfigError
+
+HELP = f"""Train a few steps uninterrupted, then again with each fault, made from outside on real processes, and compare.
+
+Options of this command beside those of python -m trainer:
+  drill.steps=12           optimizer steps of each run (default: 12, or train.max_steps if that is less)
+  drill.seed=N             fixes the random moments (default: another one each time, which is printed)
+  drill.faults=[a,b]       which (default: all): {", ".join(FAULTS)}
+  drill.timeout=600        seconds that each run has
+
+Writes drill.json to run_dir. Exit status 0: no work is lost; 1: some is, or it could not be told, and the fault is named."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if any(argument in ("-h", "--help") for argument in arguments):
+        return cli_main(lambda config: None, ["--help"], command="python -m trainer.drill", help_text=HELP)
+    try:
+        if any(argument in ("-m", "--multirun") for argument in arguments):
+            raise ConfigError("--multirun: a drill is of one config; start it once for each")
+        options, rest = split(arguments)
+    except ConfigError as error:
+        return report_error(error)
+
+    def task(config) -> None:
+        from trainer.drill.drill import drill
+
+        drill(config, options)
+
+    return cli_main(task, rest, command="python -m trainer.drill")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

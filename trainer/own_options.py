@@ -1,0 +1,68 @@
+"""Options of a command that trains in its own way, `prove.steps=3`, beside the run's overrides. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+
+T = TypeVar("T")
+
+
+def split(arguments: Sequence[str], command: str, kind: type[T], bare: Sequence[str] = ()) -> tuple[T, list[str]]:
+    """The options `COMMAND.key=value` among `arguments` as the dataclass `kind`, and the rest. Those in `bare` may leave the prefix out.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong type.
+    """
+    prefix = "|".join([rf"{command}\.", *(rf"(?={key}=)" for key in bare)])
+    texts: dict[str, str] = {}
+    rest = []
+    for argument in arguments:
+        match = re.match(rf"^\+{{0,2}}(?:{prefix})([^=]*)=(.*)$", argument, re.DOTALL)
+        if match is None:
+            rest.append(argument)
+        else:
+            texts[match[1]] = match[2]
+    return _read(texts, command, kind), rest
+
+
+def _read(texts: dict[str, str], command: str, kind: type[T]) -> T:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
+    node: Any = OmegaConf.structured(kind)
+    for key, text in texts.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            raise ConfigError(f"unknown key '{command}.{key}'" + (f"; did you mean '{command}.{close[0]}'?" if close else f" (known: {', '.join(known)})"))
+        try:
+            override = OverridesParser.create().parse_override(f"{key}={text}")
+            if override.is_sweep_override():
+                raise ConfigError(f"{command}.{key}={text}: one value, please; a list is written [a,b]")
+            OmegaConf.update(node, key, override.value(), merge=False)
+        except (OverrideParseException, OmegaConfBaseException) as error:
+            raise ConfigError(f"{command}.{key}={text}: {str(error).splitlines()[0]}") from error
+    options = OmegaConf.to_object(node)
+    assert isinstance(options, kind)
+    return options
+
+
+def directory(config: Config, command: str) -> Path:
+    """Where the command writes: `run_dir`, or runs/COMMAND-NAME where none was given."""
+    from trainer.config import default_name
+
+    assert config.run_dir is not None
+    name = default_name(config)
+    return Path("runs") / f"{command}-{name}" if config.run_dir == str(Path("runs") / name) else Path(config.run_dir)
