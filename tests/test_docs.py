@@ -82,6 +82,8 @@ def small(words: list[str]) -> list[str]:
     given = {word.lstrip("+").split("=")[0] for word in words if "=" in word}
     if words[2] == "trainer.prove":
         return ["prove.steps=2", *SMALL[2:], "prove.ranks=[1,2]", "prove.strategies=[single,ddp]"]
+    if words[2] == "trainer.drill":
+        return ["drill.steps=6", "launcher.nproc_per_node=1", *SMALL[2:]]
     if words[2] != "trainer" or "--cfg" in words or "--help" in words:
         return []
     if "launcher.nnodes" in given or "launcher.address" in given:
