@@ -40,7 +40,9 @@ class Saver:
         self._engine, self._run_dir, self._keep, self._facts, self._before = engine, run_dir, knobs.keep, facts, before
         self._copy = HostCopy(engine.device) if knobs.overlap else None
         # Its collectives run beside those of training: they need a group of their own, and no GPU.
-        self._group = dist.new_group(backend="gloo") if knobs.overlap else None
+        group = dist.new_group(backend="gloo") if knobs.overlap else None
+        assert not isinstance(group, int), "every rank is in it"
+        self._group = group
         self._under_way: tuple[Position, Future[Path]] | None = None
         _, self._seconds = interval(knobs.every)
         self._began = time.monotonic()
