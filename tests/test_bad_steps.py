@@ -17,7 +17,7 @@ from tests import ranks, tiny
 from tests.test_worker import metrics, run, weights
 from tests.tiny import Tiny, Trained
 from trainer.bad_steps import BAD_STEPS, BadStep, Start, go_back, skipped, stop
-from trainer.checkpoint.directory import MANIFEST, directory, list_whole, read_manifest
+from trainer.checkpoint.directory import MANIFEST, directory, list_whole, read_manifest, sealed
 from trainer.config import Config
 from trainer.errors import RunError
 from trainer.order import Order
@@ -265,7 +265,7 @@ def test_goes_back_and_passes_over_the_samples(strategy: Strategy, world_size: i
 
 def pass_over(run_dir: Path, step: int, batches: list[int]) -> None:
     path = directory(run_dir, step) / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), "passed_over": batches}))
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text()), "passed_over": batches})))
 
 
 def test_what_is_passed_over_stays_so_on_other_ranks(tmp_path: Path) -> None:

@@ -32,12 +32,12 @@ def config(run_dir: Path, model: Model | None = None, strategy: Strategy | None 
 
 def train_and_save(made: Config) -> tuple[str, dict[str, Tensor]]:
     """On a rank: (the checkpoint, the whole parameters by canonical name)."""
-    from trainer.worker import _facts
+    from trainer.worker import manifest_facts
 
     engine = tiny.make_engine(made)
     values = tiny.train(made, engine=engine).parameters
     assert made.run_dir is not None
-    path = save(engine, Position(3, 300), Path(made.run_dir), _facts(made, made.data.open("train")))
+    path = save(engine, Position(3, 300), Path(made.run_dir), manifest_facts(made, made.data.open("train")))
     return str(path), values
 
 

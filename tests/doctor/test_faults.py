@@ -41,7 +41,7 @@ def doctor(run_dir) -> tuple[int, str, str]:
     ids=["stop", "skip", "sleep", "hang", "leave"],
 )
 def test_a_run_that_stands_still_is_ended_with_the_cause(trouble, kind, sentence, stack, tmp_path):
-    process = start(*TWO, "run_dir=x", "checkpoint.every=3", "model.at=5", "run.stall_timeout=2", *trouble, cwd=tmp_path)
+    process = start(*TWO, "run_dir=x", "checkpoint.every=3", "checkpoint.overlap=false", "model.at=5", "run.stall_timeout=2", *trouble, cwd=tmp_path)
     wait_until(lambda: len(descendants(process.pid)) == 2, process)
     children = descendants(process.pid)
     status, _, err = finish(process, timeout=60)
