@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tests import ranks
 from tests.checkpoint.trained import SMALL, checkpoint, config, module
 from trainer.checkpoint.__main__ import main
+from trainer.checkpoint.directory import MANIFEST, read_manifest, sealed
 from trainer.checkpoint.export import cut
 from trainer.checkpoint.tensors import Meta, StoredTensors, write_file
 from trainer.data.synthetic import Synthetic, SyntheticKind
@@ -145,6 +146,16 @@ def test_a_model_without_such_a_form_is_refused(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "out").exists()
     assert export(path, tmp_path / "out", "--format", "plain") == 0
     assert load_file(tmp_path / "out").keys() == values.keys()
+
+
+def test_one_of_an_earlier_version_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, _ = checkpoint(config(tmp_path / "run"))
+    manifest = read_manifest(path)
+    del manifest["data_spec"]
+    (path / MANIFEST).write_text(json.dumps(sealed(manifest)))
+    assert export(path, tmp_path / "out") == 2
+    assert capsys.readouterr().err.startswith(f"error: {path}: was saved by an earlier version, ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_there_is_not_overwritten(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,8 @@ def export_hf(path: Path, out: Path, max_shard_bytes: int) -> list[str]:
     check(path)
     manifest = read_manifest(path)
     model = part_from_plain(manifest["config"]["model"])
+    if "data_spec" not in manifest:
+        raise ConfigError(f"{path}: was saved by an earlier version, without what a config.json needs of the data; export it with --format plain")
     form = model.hugging_face(manifest["data_spec"])
     if form is None:
         raise ConfigError(f"{path}: {type(model).__name__} has no Hugging Face form; export it with --format plain")
