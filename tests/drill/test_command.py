@@ -111,7 +111,7 @@ def test_wrong_commands(arguments, message, tmp_path):
 def test_a_run_that_fails_anyway_is_no_drill(tmp_path):
     done = run("model=mlp", "data=tabular", "data.path=nowhere.csv", "data.target=y", "run_dir=out", cwd=tmp_path, module="trainer.drill")
     assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith("run failed: the run fails without any fault: exit status 2: error: data.path=nowhere.csv: ")
+    assert done.stderr.startswith("run failed: the run fails without any fault: exit status 2: error: nowhere.csv: cannot be read: No such file or directory; ")
     assert done.stderr.endswith("; all that it said is in out/drill/uninterrupted.log\n")
 
 
