@@ -15,7 +15,8 @@ import psutil
 from tests.commands import ROOT, TINY, environment
 
 PARTS = Path(__file__).parent / "parts"
-TROUBLE = ["--config-dir", str(PARTS / "configs"), "model=trouble", *TINY, "eval.at_end=false", "model.sample_tokens=1", "checkpoint.overlap=false"]  # a kill finds the checkpoints that are due
+# Saves do not overlap: a kill then finds the checkpoints that are due.
+TROUBLE = ["--config-dir", str(PARTS / "configs"), "model=trouble", *TINY, "eval.at_end=false", "model.sample_tokens=1", "checkpoint.overlap=false"]
 
 
 def start(*arguments: str, cwd: Path, python: tuple[str, ...] = ("-m", "trainer"), **extra: str) -> subprocess.Popen[str]:
