@@ -60,7 +60,7 @@ def test_a_run_that_stands_still_is_ended_with_the_cause(trouble, kind, sentence
 
 def test_a_stall_is_restarted_from_the_last_checkpoint(tmp_path):
     trouble = ["model.how=skip", "model.barrier=true", "model.at=6", f"model.once={tmp_path}/once", "run.stall_timeout=2"]
-    status, _, err = run(*TWO, "run_dir=x", "checkpoint.every=3", "run.max_restarts=1", *trouble, cwd=tmp_path)
+    status, _, err = run(*TWO, "run_dir=x", "checkpoint.every=3", "checkpoint.overlap=true", "run.max_restarts=1", *trouble, cwd=tmp_path)
     assert status == 0, err
     assert "rank 1 has left out barrier" in err
     assert "restart 1 of 1 from the last checkpoint" in err
