@@ -14,9 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests import ranks, tiny
+from tests.disks import small_disk
 from tests.test_worker import metrics, run, weights
 from tests.tiny import Tiny, Trained
-from trainer.bad_steps import BAD_STEPS, BadStep, Start, go_back, skipped, stop
+from trainer.bad_steps import BAD_STEPS, BadStep, Start, go_back, note, skipped, stop
 from trainer.checkpoint.directory import MANIFEST, directory, list_whole, read_manifest, sealed
 from trainer.config import Config
 from trainer.errors import RunError
@@ -303,6 +304,13 @@ def test_where_it_is_not_finite_is_said(tmp_path: Path) -> None:
     assert bad().why() == "the gradient norm is inf (the loss is 2.5 and finite on all ranks)"
     assert skipped(bad(in_a_row=2), 3, tmp_path).endswith("; samples 3, 1")
     assert str(stop(bad(count=0), 8, tmp_path)).endswith("Leave such samples out of the data, or give a larger train.global_batch_size")
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4096):
+        (tmp_path / "disk" / "other").write_bytes(bytes(4096))
+        with pytest.raises(RunError, match=rf"^{tmp_path}/disk/{BAD_STEPS}: cannot be written \(No space left on device\); make room"):
+            note(bad(), "skipped", tmp_path / "disk")
 
 
 def test_going_back_again_to_the_same_place_is_said() -> None:

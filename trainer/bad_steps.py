@@ -13,6 +13,7 @@ from tqdm import tqdm
 from trainer.callbacks.metrics import to_line
 from trainer.checkpoint.directory import list_whole
 from trainer.errors import RunError
+from trainer.writing import writing
 
 BAD_STEPS = "bad_steps.jsonl"
 SHOWN = 6  # samples in a message; all are in the file
@@ -99,7 +100,7 @@ class BadStep:
 
 def note(bad: BadStep, then: str, run_dir: Path, message: str | None = None) -> None:
     """Write a line for `bad` and show `message`. On rank 0 alone."""
-    with (run_dir / BAD_STEPS).open("a", encoding="utf-8") as file:
+    with writing(run_dir / BAD_STEPS), (run_dir / BAD_STEPS).open("a", encoding="utf-8") as file:
         file.write(to_line(bad.line(then)))
     if message is not None:
         tqdm.write(message, file=sys.stderr)  # moves a bar out of the way

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainer import cli
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainer.config import Config
 
 T = TypeVar("T")
+
+
+def run(
+    arguments: Sequence[str],
+    command: str,
+    help_text: str,
+    one_config: str,
+    split: Callable[[Sequence[str]], tuple[T, list[str]]],
+    work: Callable[[Config, T], None],
+) -> int:
+    """A command of this kind: `work(config, options)`; returns the exit status.
+
+    `one_config` says why it takes no --multirun. `split` gives the options and the run's overrides, or raises ConfigError.
+    """
+    whole_name = f"python -m trainer.{command}"
+    if any(argument in ("-h", "--help") for argument in arguments):
+        return cli.main(lambda config: None, ["--help"], command=whole_name, help_text=help_text)
+    try:
+        if any(argument in ("-m", "--multirun") for argument in arguments):
+            raise ConfigError(f"--multirun: {one_config}")
+        options, rest = split(arguments)
+    except ConfigError as error:
+        return cli.report(error)
+    return cli.main(lambda config: work(config, options), rest, command=whole_name)
 
 
 def split(arguments: Sequence[str], command: str, kind: type[T], bare: Sequence[str] = ()) -> tuple[T, list[str]]:

@@ -237,9 +237,7 @@ def _evaluation_missing(config: Config, run_dir: Path, start: Start, position: P
     """Whether this run was stopped in the evaluation of the step that it goes on from. Rank 0's answer for all."""
     if start.resume != "auto" or not position.step or not _due(config.eval.every, position.step) or (config.eval.at_end and position.step == last_step(config)):
         return False
-    missing = [dist.get_rank() == 0 and last_recorded(run_dir / EVALS) != position.step]
-    dist.broadcast_object_list(missing)
-    return missing[0]
+    return distributed.from_rank_0(lambda: last_recorded(run_dir / EVALS) != position.step)
 
 
 def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:

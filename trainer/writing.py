@@ -10,14 +10,21 @@ from pathlib import Path
 from trainer.errors import RunError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, and make sure that it is on the disk. On an error nothing is left of it."""
+def write_whole(path: Path, text: str, sync: bool = True) -> None:
+    """Write a text file whole or not at all. On an error nothing is left of it.
+
+    `sync`: make sure that it is on the disk. A file that is worth nothing after a power cut does without.
+
+    Raises:
+        OSError: as of writing a file.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError:
         with suppress(OSError):  # a directory that is read-only now: the first error says so

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import mmap
 import time
 
 import pytest
 
+from tests.disks import small_disk
 from trainer.callbacks.ledger import Ledger
+from trainer.errors import RunError
 from trainer.ledger import LEDGER, LINE_BYTES, Start, read, total
+
+LINES_IN_A_PAGE = mmap.PAGESIZE // LINE_BYTES
 
 
 def test_every_second_has_a_part(tmp_path, run_info, step_info):
@@ -70,3 +75,22 @@ def test_half_a_line_is_passed_over_and_what_follows_is_read(tmp_path, run_info)
     ledger.close()
     assert [start.status for start in read(tmp_path)] == ["running", "failed"]
     assert json.loads((tmp_path / LEDGER).read_bytes()[:LINE_BYTES])["taken"] == 5
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path, run_info, step_info):
+    disk = tmp_path / "disk"
+    with small_disk(disk, 64 * 1024):
+        ledger = Ledger(disk)
+        ledger.on_start(run_info(first_step=1))
+        (disk / "other").write_bytes(bytes(60 * 1024))  # one page is the ledger's, of sixteen
+        for step in range(1, 4):
+            ledger.on_step(step_info(step))  # its line is written over in place: there is always room
+        ledger.close()
+        assert read(disk)[0].taken == 3
+        again = Ledger(disk)
+        for _ in range(LINES_IN_A_PAGE - 1):
+            again.on_start(run_info(first_step=4))
+            again.close()
+        with pytest.raises(RunError, match=rf"^{disk}/{LEDGER}: cannot be written \(No space left on device\); make room"):
+            again.on_start(run_info(first_step=4))
+        again.close()  # what failed has been said

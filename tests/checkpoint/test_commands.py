@@ -31,7 +31,7 @@ def test_ls_and_verify_answer_without_torch(saved: Path, tmp_path: Path) -> None
     directory(tmp_path / "run", 5).mkdir()
     done = run_without_torch("ls", "run", cwd=tmp_path, module="trainer.checkpoint")
     assert (done.returncode, done.stderr) == (0, "")
-    head, whole, half = (line.split(maxsplit=7) for line in done.stdout.splitlines())
+    head, _, whole, half = (line.split(maxsplit=7) for line in done.stdout.splitlines())
     assert head == ["STEP", "TOKENS", "STRATEGY", "RANKS", "SIZE", "WHEN", "STATE"]
     total = sum(file.stat().st_size for file in saved.iterdir())
     assert whole[:6] == ["3", "300", "fsdp", "2", f"{total / 1024:.0f}", "KiB"]

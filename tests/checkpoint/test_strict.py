@@ -77,7 +77,7 @@ def test_what_fits_is_taken(name: str, saved: Path, tmp_path: Path) -> None:
     results = ranks.run(world_size, taken, config(tmp_path, MODEL, strategy), saved, preload=preload)
     stored = StoredTensors(saved)
     for outcome, _, before, after in results:
-        assert outcome == "Position(step=3, tokens=300)"
+        assert outcome == "Position(step=3, tokens=300, skipped=0, passed_over=())"
         assert after.keys() == before.keys()
         for key, value in after.items():
             other = "embed_tokens" in key or "layers.2" in key
@@ -102,7 +102,7 @@ def one(made: Config, path: Path) -> tuple[str, str]:
 def test_other_data_is_taken_and_said(saved: Path, tmp_path: Path) -> None:
     made = config(tmp_path, data=dataclasses.replace(DATA, samples=65))
     outcome, told = one(dataclasses.replace(made, train=dataclasses.replace(made.train, seed=4, global_batch_size=4)), saved)
-    assert outcome == "Position(step=3, tokens=300)"
+    assert outcome == "Position(step=3, tokens=300, skipped=0, passed_over=())"
     head, seed, batch, data = told.splitlines()
     assert head.endswith("63 tensors are taken, 0 do not fit")
     assert seed == "  train.seed is 4 here and 0 there: the samples that follow are not those that would have followed"
@@ -113,12 +113,12 @@ def test_other_data_is_taken_and_said(saved: Path, tmp_path: Path) -> None:
 def test_another_optimizer_starts_anew(saved: Path, tmp_path: Path) -> None:
     made = config(tmp_path)
     outcome, told = one(dataclasses.replace(made, optim=dataclasses.replace(made.optim, name=OptimizerName.sgd, momentum=0.0)), saved)
-    assert outcome == "Position(step=3, tokens=300)"
+    assert outcome == "Position(step=3, tokens=300, skipped=0, passed_over=())"
     assert "optim.exp_avg.norm.weight is unknown here" in told
 
 
 def test_one_that_fits_says_nothing(saved: Path, tmp_path: Path) -> None:
-    assert one(config(tmp_path), saved) == ("Position(step=3, tokens=300)", "")
+    assert one(config(tmp_path), saved) == ("Position(step=3, tokens=300, skipped=0, passed_over=())", "")
 
 
 def test_a_model_of_which_nothing_fits_is_refused(saved: Path, tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import RunError
 from trainer.ledger import LEDGER, LINE_BYTES, Start, process_began, read
 from trainer.state import Callback, RunInfo, StepInfo
+from trainer.writing import writing
 
 WRITE_SECONDS = 0.1
 
@@ -37,9 +40,10 @@ class Ledger(Callback):
         began, now = process_began(), time.time()
         self._last = time.monotonic()
         self._start = Start(began, now, run.first_step, run.first_step - 1, seconds={"start_up": now - began})
-        self._run_dir.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._run_dir / LEDGER, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if anew else 0), 0o644)
-        self._offset = LINE_BYTES * -(-os.fstat(self._file).st_size // LINE_BYTES)  # after what a power cut may have cut short
+        with writing(self._run_dir / LEDGER):
+            self._run_dir.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._run_dir / LEDGER, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if anew else 0), 0o644)
+            self._offset = LINE_BYTES * -(-os.fstat(self._file).st_size // LINE_BYTES)  # after what a power cut may have cut short
         self._write()
 
     def on_step(self, info: StepInfo) -> None:
@@ -71,11 +75,12 @@ class Ledger(Callback):
         self._pass("end")
 
     def close(self) -> None:
-        if self._start is None:
+        if self._file < 0:
             return
-        if self._start.status == "running":
-            self._start.status = "failed"
-        self._pass("end")
+        if self._note().status == "running":
+            self._note().status = "failed"
+        with suppress(RunError):  # what failed is being said
+            self._pass("end")
         os.close(self._file)
 
     def _note(self) -> Start:
@@ -98,5 +103,6 @@ class Ledger(Callback):
     def _write(self) -> None:
         start = self._note()
         start.noted = start.began + sum(start.seconds.values())
-        os.pwrite(self._file, start.to_line(), self._offset)
+        with writing(self._run_dir / LEDGER):
+            os.pwrite(self._file, start.to_line(), self._offset)
         self._written = self._last

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer.checkpoint.directory import MANIFEST, read_manifest, step_of
 from trainer.errors import ConfigError
-from trainer.units import count, size
+from trainer.units import aligned, count, size
 
 
 @dataclass(frozen=True)
@@ -79,5 +79,4 @@ def table(found: Sequence[Found]) -> str:
         tokens = count(facts["tokens"]) if "tokens" in facts else "?"
         when = one.when.strftime("%Y-%m-%d %H:%M:%S")
         rows.append((str(step_of(one.path)), tokens, str(facts.get("strategy", "?")), str(facts.get("world_size", "?")), size(one.bytes), when, one.state))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return aligned(rows, {2, 5, 6})

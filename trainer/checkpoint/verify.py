@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,20 +13,24 @@ from trainer.errors import RunError
 PROGRESS_AFTER = 2.0  # seconds
 
 
-def problems(path: Path, quiet: bool = False) -> list[str]:
+def problems(path: Path) -> list[str]:
     """What is wrong with the checkpoint at `path`, a line for each file; nothing for one that is as it was written.
 
-    Progress is shown on the standard error where it takes more than two seconds, unless `quiet`.
+    Progress is shown on the standard error where it takes more than two seconds.
     """
     try:
         files = read_manifest(path)["files"]
     except Damaged as error:
         return [error.what]
+    return _wrong_files(path, files)
+
+
+def _wrong_files(path: Path, files: Mapping[str, str]) -> list[str]:
     here = {file.name: file.stat().st_size for file in path.glob("*.safetensors")}
     wrong = [f"{name} is missing" for name in sorted(files) if not (path / name).is_file()]
     wrong += [f"{name} is not of this checkpoint" for name in sorted(here.keys() - files.keys())]
     total = sum(here.get(name, 0) for name in files)
-    with tqdm(total=total, desc=f"checking {path.name}", unit="B", unit_scale=True, delay=PROGRESS_AFTER, leave=False, disable=quiet) as bar:
+    with tqdm(total=total, desc=f"checking {path.name}", unit="B", unit_scale=True, delay=PROGRESS_AFTER, leave=False) as bar:
         for name in sorted(files.keys() & here.keys()):
             try:
                 if sha256(path / name, bar.update) != files[name]:
@@ -42,6 +47,7 @@ def check(path: Path) -> None:
         ConfigError: its format is newer than is known here.
         RunError: a file is damaged or missing; names it.
     """
-    check_format(path, read_manifest(path))
-    if wrong := problems(path):
+    manifest = read_manifest(path)
+    check_format(path, manifest)
+    if wrong := _wrong_files(path, manifest["files"]):
         raise RunError(f"{path}: is damaged: {'; '.join(wrong)}")

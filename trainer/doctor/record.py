@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from trainer.writing import write_whole
 
 DIRECTORY = "ranks"
 DIAGNOSIS = "diagnosis.txt"
@@ -101,10 +102,7 @@ def write(run_dir: Path, record: RankRecord) -> None:
     Raises:
         OSError: as of writing a file.
     """
-    path = directory(run_dir) / f"rank-{record.rank}.json"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(directory(run_dir) / f"rank-{record.rank}.json", json.dumps(asdict(record)), sync=False)
 
 
 def read(run_dir: Path) -> dict[int, RankRecord]:

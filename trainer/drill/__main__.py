@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from trainer.cli import main as cli_main
-from trainer.cli import report as report_error
-from trainer.drill.options import FAULTS, split
-from trainer.errors import ConfigError
+from trainer import own_options
+from trainer.drill.options import FAULTS, DrillOptions, split
+
+if TYPE_CHECKING:
+    from trainer.config import Config
 
 HELP = f"""Train a few steps uninterrupted, then again with each fault, made from outside on real processes, and compare.
 
@@ -23,22 +25,13 @@ Writes drill.json to run_dir. Exit status 0: no work is lost; 1: some is, or it 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if any(argument in ("-h", "--help") for argument in arguments):
-        return cli_main(lambda config: None, ["--help"], command="python -m trainer.drill", help_text=HELP)
-    try:
-        if any(argument in ("-m", "--multirun") for argument in arguments):
-            raise ConfigError("--multirun: a drill is of one config; start it once for each")
-        options, rest = split(arguments)
-    except ConfigError as error:
-        return report_error(error)
+    return own_options.run(sys.argv[1:] if arguments is None else arguments, "drill", HELP, "a drill is of one config; start it once for each", split, _drill)
 
-    def task(config) -> None:
-        from trainer.drill.drill import drill
 
-        drill(config, options)
+def _drill(config: Config, options: DrillOptions) -> None:
+    from trainer.drill.drill import drill
 
-    return cli_main(task, rest, command="python -m trainer.drill")
+    drill(config, options)
 
 
 if __name__ == "__main__":

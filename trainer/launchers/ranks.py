@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
+from trainer.writing import write_whole
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun sets it too, and shows what is written there
 STALLED = "Stalled"  # what ends a run that stands still: explained, and starting again may help
@@ -85,9 +86,7 @@ def _write(failure: Failure) -> None:
     if path is None:
         sys.stderr.write(f"rank {failure.rank}: {failure.message}\n" if failure.explained or failure.kind == STALLED else failure.trace)
         return
-    partial = Path(f"{path}.partial")
-    partial.write_text(failure.to_json(), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(Path(path), failure.to_json(), sync=False)
 
 
 def tell_failure(rank: int, error: BaseException) -> None:

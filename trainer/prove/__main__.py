@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from trainer.cli import main as cli_main
-from trainer.cli import report as report_error
-from trainer.errors import ConfigError
+from trainer import own_options
+from trainer.prove.options import ProveOptions, split
+
+if TYPE_CHECKING:
+    from trainer.config import Config
 
 HELP = """Train the same model on the same data under every strategy and compare with one process.
 
@@ -27,25 +30,15 @@ Writes prove.json and prove.html to run_dir. Exit status 0: proved equal; 1: not
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if any(argument in ("-h", "--help") for argument in arguments):
-        return cli_main(lambda config: None, ["--help"], command="python -m trainer.prove", help_text=HELP)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: ranks are forks, and threads do not survive a fork
-    from trainer.prove.options import split
+    one_config = "the proof runs every strategy by itself; start it once for each config"
+    return own_options.run(sys.argv[1:] if arguments is None else arguments, "prove", HELP, one_config, split, _prove)
 
-    try:
-        if any(argument in ("-m", "--multirun") for argument in arguments):
-            raise ConfigError("--multirun: the proof runs every strategy by itself; start it once for each config")
-        options, rest = split(arguments)
-    except ConfigError as error:
-        return report_error(error)
 
-    def task(config) -> None:
-        from trainer.prove.run import prove
+def _prove(config: Config, options: ProveOptions) -> None:
+    from trainer.prove.run import prove
 
-        prove(config, options)
-
-    return cli_main(task, rest, command="python -m trainer.prove")
+    prove(config, options)
 
 
 if __name__ == "__main__":

@@ -136,6 +136,8 @@ class Engine:
 
     def restore_buffers(self) -> None:
         """Take back what the forwards of a bad step did to the buffers that belong to the model's state."""
+        if self.device.type == "cpu" and not self.bad_in_a_row.item():
+            return
         for buffer, before in zip(self._state_buffers, self._buffers_before, strict=True):
             buffer.copy_(torch.where(self.bad_in_a_row > 0, before, buffer))
 
