@@ -33,13 +33,23 @@ def run(options: Options, directory: Path) -> Table:
 def measure(strategy: str, size: Size, options: Options, directory: Path) -> Row:
     ranks = 1 if strategy == "single" else RANKS
     config = save([*size.overrides(ranks), f"+strategy={strategy}", f"train.max_steps={STEPS}", f"run_dir={directory}"], directory / "given.yaml")
-    least = options.pairs or (60 if size is SMALL else 15)
+    least = options.pairs or (60 if size is SMALL else 10)
     most = least if options.quick or options.pairs else 2 * least
-    command = [*torchrun(ranks), "benchmarks.step_ranks", str(config), str(directory), str(size.block), str(least), str(most), str(WIDTH)]
+    command = [
+        *torchrun(ranks),
+        "benchmarks.step_ranks",
+        str(config),
+        str(directory),
+        str(size.warm_up),
+        str(size.block),
+        str(size.turns),
+        str(least),
+        str(most),
+        str(WIDTH),
+    ]
     run_quietly(command, environment(), directory / "log.txt")
     times = json.loads((directory / "times.json").read_text(encoding="utf-8"))
-    ratio = median_interval([ours / other for ours, other in zip(times["trainer"], times["other"], strict=True)])
-    return Row(f"{strategy}, {size.name}", _ms(times["trainer"]), _ms(times["other"]), ratio, LIMIT)
+    return Row(f"{strategy}, {size.name}", _ms(times["trainer"]), _ms(times["other"]), median_interval(times["ratio"]), LIMIT)
 
 
 def _ms(seconds: list[float]) -> str:

@@ -1,11 +1,12 @@
 """One rank of the benchmark `step`: for each pair, both loops are made in the same processes and take turns.
 
-`torchrun ... -m benchmarks.step_ranks CONFIG_YAML OUT_DIR BLOCK LEAST MOST WIDTH`; rank 0 writes OUT_DIR/times.json.
+`torchrun ... -m benchmarks.step_ranks CONFIG_YAML OUT_DIR WARM_UP BLOCK TURNS LEAST MOST WIDTH`; rank 0 writes OUT_DIR/times.json.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -34,8 +35,6 @@ from trainer.state import Callback, Position
 
 Run = Callable[[int], None]
 """Takes so many steps."""
-
-WARM_UP = 5
 
 
 def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.device, stack: ExitStack) -> Run:
@@ -98,7 +97,8 @@ def seconds(run: Run, steps: int) -> float:
 
 def main() -> None:
     config, run_dir = configs.load(Path(sys.argv[1])), Path(sys.argv[2])
-    block, least, most, width = int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6])
+    warm_up, block, turns, least, most = map(int, sys.argv[3:8])
+    width = float(sys.argv[8])
     place, device = distributed.Place.from_env(), torch.device("cpu")
     times: dict[str, list[float]] = {"trainer": [], "other": []}
     loops = {"trainer": by_trainer, "other": by_hand}
@@ -109,17 +109,19 @@ def main() -> None:
         with ExitStack() as stack:
             runs = {name: loops[name](config, run_dir, samples, device, stack) for name in names}
             for name in names:
-                seconds(runs[name], WARM_UP)
-            for name in names:
-                times[name].append(seconds(runs[name], block) / block)
-        return times["trainer"][-1] / times["other"][-1]
+                seconds(runs[name], warm_up)
+            # Short turns one right after the other: the machine's drift is the same for both.
+            taken = [{name: seconds(runs[name], block) / block for name in order(turn, names)} for turn in range(number * turns, (number + 1) * turns)]
+        for name in names:
+            times[name].append(statistics.median(turn[name] for turn in taken))
+        return statistics.median(turn["trainer"] / turn["other"] for turn in taken)
 
     distributed.init(place, device)
     samples = config.data.open("train")
-    collect(pair, least, most, width)
+    ratios = collect(pair, least, most, width)
     distributed.close()
     if place.rank == 0:
-        (run_dir / "times.json").write_text(json.dumps(times), encoding="utf-8")
+        (run_dir / "times.json").write_text(json.dumps(times | {"ratio": ratios}), encoding="utf-8")
 
 
 if __name__ == "__main__":

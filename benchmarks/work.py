@@ -32,8 +32,12 @@ class Size:
     dim: int
     seq_len: int
     batch_per_rank: int
+    warm_up: int
+    """Steps of each loop that are not timed."""
     block: int
     """Steps that one loop takes before the other has its turn."""
+    turns: int
+    """Of each loop in a pair."""
 
     def overrides(self, ranks: int) -> list[str]:
         """This work as arguments of `python -m trainer`."""
@@ -47,8 +51,8 @@ class Size:
         ]
 
 
-SMALL = Size("10 ms", layers=2, dim=64, seq_len=64, batch_per_rank=4, block=40)
-LARGE = Size("400 ms", layers=4, dim=256, seq_len=256, batch_per_rank=5, block=2)
+SMALL = Size("10 ms", layers=2, dim=64, seq_len=64, batch_per_rank=4, warm_up=5, block=10, turns=6)
+LARGE = Size("400 ms", layers=4, dim=256, seq_len=256, batch_per_rank=5, warm_up=2, block=1, turns=5)
 
 
 def compose(overrides: list[str]) -> Config:

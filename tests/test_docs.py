@@ -17,6 +17,7 @@ SMALL = [
     "train.max_steps=2",
     "eval.batch_size=256",
     "data.seq_len=32",
+    "data.eval_fraction=0.002",
     "model.layers=1",
     "model.dim=32",
     "model.heads=2",
@@ -46,6 +47,11 @@ def commands(page: Path) -> list[str]:
 CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
+def slow(page: Path, command: str) -> bool:
+    """Whole rehearsals and proofs; the README's own proof is no slow one."""
+    return command.startswith(("python -m trainer.drill", "python -m trainer.prove")) and page.name != "README.md"
+
+
 def test_there_are_commands():
     assert {page.name for page, _ in CASES} >= {"README.md", "CONTRIBUTING.md", "batch.md", "strategies.md"}
 
@@ -59,7 +65,10 @@ def workplace(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize(("page", "command"), CASES, ids=[f"{page.stem}: {command}" for page, command in CASES])
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [pytest.param(page, command, id=f"{page.stem}: {command}", marks=[pytest.mark.large] if slow(page, command) else []) for page, command in CASES],
+)
 def test_command(page, command, workplace):
     words = shlex.split(command)
     environment = {}

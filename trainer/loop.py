@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from trainer.materialise import stable_seed
 from trainer.models.base import Model
 from trainer.precision import param_dtype
 from trainer.schedule import lr_factor
-from trainer.strategies.engine import Batch, Engine, not_finite
+from trainer.strategies.engine import Batch, Engine, Scalar, not_finite
 from trainer.whereabouts import Phase, Whereabouts
 
 CHECK_SECONDS = 1.0  # between two agreements in an evaluation
@@ -65,20 +66,23 @@ class Mark:
 class StepResult:
     """Results of a step on their way from the device: `read` waits for this step alone."""
 
-    def __init__(self, step: int, lr: float, data_seconds: float, values: torch.Tensor, own_loss: torch.Tensor, exchange_seconds: float):
+    def __init__(self, step: int, lr: float, data_seconds: float, values: Sequence[Scalar], own_loss: torch.Tensor, exchange_seconds: float):
         self.step, self.lr, self.data_seconds, self.exchange_seconds = step, lr, data_seconds, exchange_seconds
         self.own_loss = own_loss
         """This rank's loss sum, on the device."""
-        self._values = values
-        if values.device.type == "cuda":
-            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-            self._values.copy_(values, non_blocking=True)
-        self.mark = Mark(values.device)
+        self._values: list[float] | torch.Tensor
+        if own_loss.device.type == "cuda":
+            on_device = torch.stack([value for value in values if isinstance(value, torch.Tensor)])
+            self._values = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
+            self._values.copy_(on_device, non_blocking=True)
+        else:
+            self._values = [float(value) for value in values]
+        self.mark = Mark(own_loss.device)
 
     def read(self) -> StepValues:
         """The values, once the device has them."""
         self.mark.wait()
-        loss, norm, count, bad_in_a_row, known = self._values.tolist()
+        loss, norm, count, bad_in_a_row, known = self._values if isinstance(self._values, list) else self._values.tolist()
         return StepValues(loss, norm, int(count), int(bad_in_a_row), known >= STOP, known % STOP >= SAVE)
 
 
@@ -92,8 +96,9 @@ def train_steps(
     """
     ranks, where = dist.get_world_size(), loader.where
     dtype = param_dtype(config.train.precision)
-    count = torch.tensor(loader.peek_count(), dtype=torch.float64, device=engine.device)
-    dist.all_reduce(count)
+    first_count = torch.tensor([loader.peek_count()], dtype=torch.float64, device=engine.device)
+    dist.all_reduce(first_count)
+    (count,) = scalars(first_count)
     exchange = Exchange(loader, stop_asked, save_due, engine.device)
     for step, item in enumerate(loader, first):
         where.step, where.phase = step, Phase.FORWARD_BACKWARD
@@ -107,19 +112,25 @@ def train_steps(
 
         if not engine.model.training:  # `train` walks over every module
             engine.model.train()
-        engine.forward_backward(item.batches, loss_fn, (ranks / count).to(dtype), exchange.start)
+        divisor = count if isinstance(count, torch.Tensor) or count else math.nan  # no label that counts: a bad step
+        engine.forward_backward(item.batches, loss_fn, torch.as_tensor(ranks / divisor, dtype=dtype), exchange.start)
         where.phase = Phase.EXCHANGE
         waiting = time.perf_counter()
-        loss_sum, known = exchange.wait().unbind()
+        loss_sum, known = scalars(exchange.wait())
         waited = time.perf_counter() - waiting
         where.phase = Phase.OPTIMIZER
-        loss = loss_sum / count
+        loss = loss_sum / divisor
         factor = lr_factor(config.optim, step, config.train.max_steps)
         norm = engine.step(loss, config.optim.max_norm, factor)
         where.taken()
-        values = torch.stack([loss, norm, count, engine.bad_in_a_row, known])
+        values = (loss, norm, count, engine.bad_in_a_row, known)
         yield StepResult(step, config.optim.lr * factor, loader.waited, values, exchange.own_loss, waited)
         count = known % SAVE
+
+
+def scalars(values: torch.Tensor) -> Sequence[Scalar]:
+    """The elements of a vector: as numbers on the CPU, where they are computed with in less time; a GPU is not waited for."""
+    return values.tolist() if values.device.type == "cpu" else values.unbind()
 
 
 class Exchange:

@@ -34,7 +34,7 @@ def doctor(run_dir) -> tuple[int, str, str]:
             "_engine_run_backward",
             marks=pytest.mark.large,  # in short below
         ),
-        (["model.how=sleep"], "slow loader", "rank 1 waits for its loader (slow data) in step ", "trouble.py"),
+        pytest.param(["model.how=sleep"], "slow loader", "rank 1 waits for its loader (slow data) in step ", "trouble.py", marks=pytest.mark.large),
         pytest.param(["model.how=hang"], "hanging rank", "rank 1 hangs in step 5 (forward/backward) since ", "trouble.py", marks=pytest.mark.large),
         pytest.param(["model.how=leave"], "unequal batches", "rank 1 has left the training loop after step ", "save.py", marks=pytest.mark.large),
     ],

@@ -58,6 +58,7 @@ def _catches_sigterm(pid: int) -> bool:
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
+@pytest.mark.large
 def test_sigterm_twice_under_torchrun(tmp_path):
     process = start("strategy=fsdp", "run_dir=x", *LONG[:2], cwd=tmp_path, python=TORCHRUN)
     wait_until(lambda: steps_done(tmp_path / "x") >= 2, process)
@@ -70,7 +71,7 @@ def test_sigterm_twice_under_torchrun(tmp_path):
     wait_until(lambda: left(children) == [], seconds=30)
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.large)])
 def test_interrupts_under_torchrun(times, tmp_path):
     """As a terminal sends them: to the whole process group."""
     process = start("strategy=ddp", "run_dir=x", *LONG, cwd=tmp_path, python=TORCHRUN)

@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,12 @@ STRATEGIES: dict[str, tuple[Strategy, int]] = {
 IN_EVERY_CASE = ["zero1", "zero2", "zero3"]
 WITH_UNUSED = [*IN_EVERY_CASE, "zero1-offload", "zero2-offload", "zero3-offload"]
 ZEROS = [name for name in STRATEGIES if name.startswith("zero")]
+LARGE = {"zero3-some-whole", "zero1-offload", "zero2-offload", "zero2-small-buckets", "zero3-small-buckets", "zero1-of-1", "zero2-of-4"}
+
+
+def marked(names: Sequence[str], *others: Any) -> list[Any]:
+    """Parameters of a test: each name with each of `others`; what takes long is `large`."""
+    return [pytest.param(name, *other, marks=[pytest.mark.large] if name in LARGE else []) for name in names for other in others or [()]]
 
 
 @dataclass
@@ -117,12 +123,12 @@ def cases_of(strategy: str) -> list[str]:
     return list(CASES) if strategy in ("single", *IN_EVERY_CASE) else ["sgd"]
 
 
-@pytest.mark.parametrize(("strategy", "name"), [(strategy, name) for strategy in ZEROS for name in cases_of(strategy)])
+@pytest.mark.parametrize(("strategy", "name"), [case for strategy in ZEROS for case in marked([strategy], *((name,) for name in cases_of(strategy)))])
 def test_equal_to_one_process(strategy: str, name: str) -> None:
     tiny.assert_equal(results(strategy).trained[name], results("single").trained[name])
 
 
-@pytest.mark.parametrize("strategy", WITH_UNUSED)
+@pytest.mark.parametrize("strategy", marked(WITH_UNUSED))
 @pytest.mark.parametrize("name", UNUSED)
 def test_a_parameter_unused_in_a_step_has_a_zero_gradient(strategy: str, name: str) -> None:
     tiny.assert_equal(results(strategy).unused[name], results("ddp").unused[name])
@@ -141,7 +147,7 @@ def test_frozen_stays_bit_equal(strategy: str) -> None:
             assert torch.equal(start[key], value) == key.startswith(prefix), key
 
 
-@pytest.mark.parametrize("strategy", ZEROS)
+@pytest.mark.parametrize("strategy", marked(ZEROS))
 def test_initial_values_names_and_shapes_are_those_of_one_process(strategy: str) -> None:
     found, expected = results(strategy), results("single")
     assert found.initial.keys() == expected.initial.keys()
@@ -150,7 +156,7 @@ def test_initial_values_names_and_shapes_are_those_of_one_process(strategy: str)
     assert found.shapes == expected.shapes
 
 
-@pytest.mark.parametrize("strategy", ZEROS)
+@pytest.mark.parametrize("strategy", marked(ZEROS))
 def test_bf16_keeps_fp32_state_and_is_near_ddp(strategy: str) -> None:
     found, expected = results(strategy), results("ddp").bf16
     assert found.dtypes == {torch.float32}
@@ -296,16 +302,16 @@ MOVES: dict[str, tuple[Strategy, int]] = {
 }
 FROM_TO = [
     ("zero2", "fsdp"),
-    ("zero2", "ddp"),
-    ("zero2", "single"),
-    ("zero2", "zero3"),
     ("zero3", "zero2-of-1"),
-    ("zero3", "zero3-of-4"),
     ("zero3-of-4", "fsdp"),
     ("zero1", "zero3"),
     ("fsdp", "zero3"),
     ("single", "zero1"),
     ("ddp", "zero2"),
+    pytest.param("zero2", "ddp", marks=pytest.mark.large),
+    pytest.param("zero2", "single", marks=pytest.mark.large),
+    pytest.param("zero2", "zero3", marks=pytest.mark.large),
+    pytest.param("zero3", "zero3-of-4", marks=pytest.mark.large),
 ]
 
 

@@ -48,8 +48,8 @@ def expected() -> dict[str, Trained]:
         (FSDP(reshard_after_forward=False), 2),
         (FSDP(no_sync=True), 2),
         (HSDP(), 2),
-        (HSDP(), 4),
-        (HSDP(no_sync=True), 4),
+        pytest.param(HSDP(), 4, marks=pytest.mark.large),
+        pytest.param(HSDP(no_sync=True), 4, marks=pytest.mark.large),
     ],
     ids=["ddp", "fsdp", "fsdp-keep", "fsdp-no-sync", "hsdp-2", "hsdp-4", "hsdp-no-sync"],
 )

@@ -21,7 +21,7 @@ from trainer.sections import Precision
 from trainer.strategies.agreement import Agreement
 from trainer.strategies.deepspeed_gradients import announce_exchanges, announce_gradients, forget_gradients
 from trainer.strategies.deepspeed_state import Part, held3, parts3, parts12, rows, state_keys, unrows, whole
-from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss, transform_blocks
+from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss, Scalar, transform_blocks
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -148,7 +148,7 @@ class ZeROEngine(Engine):
         value = loss.detach()
         self.wrapped.backward(loss * (value - value + 1))
 
-    def step(self, loss: Tensor, max_norm: float, lr_factor: float) -> Tensor:
+    def step(self, loss: Scalar, max_norm: float, lr_factor: float) -> Tensor:
         assert max_norm == self.max_norm, "DeepSpeed takes the clip when it is made"
         self.sync_buffers()
         if self.stage == 1:  # exchanged in this step: the same ones on every rank

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Batch = Mapping[str, Tensor]
 LossFn = Callable[[nn.Module, Batch], Tensor]
 OnLoss = Callable[[Tensor], None]
+Scalar = Tensor | float
+"""A number on a GPU, which is not waited for, or on the CPU."""
 
 
 class Engine:
@@ -94,7 +96,7 @@ class Engine:
         """Add the gradients of `loss`."""
         loss.backward()
 
-    def step(self, loss: Tensor, max_norm: float, lr_factor: float) -> Tensor:
+    def step(self, loss: Scalar, max_norm: float, lr_factor: float) -> Tensor:
         """Clip, step and clear gradients; returns the global gradient norm before clipping.
 
         `loss` is the global one. If it or the norm is not finite, nothing moves in this step on any rank,
@@ -119,17 +121,17 @@ class Engine:
 
     def sync_buffers(self) -> None:
         """Average floating-point buffers that belong to the model's state over the ranks (most models have none)."""
-        if self.mesh.size() > 1:
-            for _, buffer in self.buffers:
+        for _, buffer in self.buffers:
+            if self.mesh.size() > 1:
                 dist.all_reduce(buffer)
                 buffer /= self.mesh.size()
 
-    def note_bad(self, loss: Tensor, norm: Tensor) -> None:
+    def note_bad(self, loss: Scalar, norm: Tensor) -> None:
         """Count this step in `bad_in_a_row`, or begin again at 0 where the loss and the norm are finite."""
         if self.device.type != "cpu":
-            bad = not_finite(loss + norm) | (self.bad_in_a_row > self.max_bad_steps)  # a GPU is not waited for
+            bad = not_finite(norm + loss) | (self.bad_in_a_row > self.max_bad_steps)  # a GPU is not waited for
             self.bad_in_a_row = (self.bad_in_a_row + 1) * bad
-        elif not math.isfinite(loss.item() + norm.item()) or self.bad_in_a_row.item() > self.max_bad_steps:
+        elif not math.isfinite(float(loss) + norm.item()) or self.bad_in_a_row.item() > self.max_bad_steps:
             self.bad_in_a_row += 1
         else:
             self.bad_in_a_row.zero_()
