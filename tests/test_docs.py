@@ -1,4 +1,4 @@
-"""Every command in the README and in docs/ is run: those of the trainer here, made small; the rest are named."""
+"""Every command in a `bash` block of the README and of docs/ is run: those of the trainer here, made small; the rest are named."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def small(words: list[str]) -> list[str]:
     """What makes the command of `words` short without changing what it shows."""
     given = {word.lstrip("+").split("=")[0] for word in words if "=" in word}
     if words[2] == "trainer.prove":
-        return ["prove.steps=2", *SMALL[2:], "prove.ranks=[1,2]", "prove.strategies=[single,ddp]"]
+        own = ["prove.steps=2", "prove.ranks=[1,2]", "prove.strategies=[single,ddp]"]
+        return [*SMALL[2:], *(key for key in own if key.split("=")[0] not in given)]
     if words[2] == "trainer.drill":
         return ["drill.steps=6", "launcher.nproc_per_node=1", *SMALL[2:]]
     if words[2] != "trainer" or "--cfg" in words or "--help" in words:

@@ -7,8 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.commands import ROOT
 
@@ -25,6 +28,7 @@ def test_make_train_from_nothing(tmp_path):
     said = re.search(r"train +loss ([\d.]+) nats .*unigram entropy of the data ([\d.]+) nats", done.stdout)
     assert said, done.stdout
     assert float(said[1]) < 0.75 * float(said[2])
+    assert re.search(r"^sample +\S", done.stdout, re.MULTILINE)
     (run_dir,) = (clone / "runs").iterdir()
     assert (run_dir / "report.html").is_file()
     assert str(run_dir.relative_to(clone) / "report.html") in done.stdout
@@ -32,7 +36,13 @@ def test_make_train_from_nothing(tmp_path):
 
 
 def test_the_pins_satisfy_the_package():
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+    pins = {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [Requirement(text) for group in (project["dependencies"], *project["optional-dependencies"].values()) for text in group]
+    wanted = [requirement for requirement in wanted if requirement.name != project["name"]]
+    assert len(wanted) > 20
+    for requirement in wanted:
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
     assert pins["torch"].startswith("2.13.")
     assert "+" not in pins["torch"]  # a local version would shut out CUDA builds
 

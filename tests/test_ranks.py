@@ -60,10 +60,8 @@ def test_a_failed_rank_is_named_with_its_traceback() -> None:
 
 
 def test_a_rank_that_hangs_is_killed_and_shown() -> None:
-    start = time.monotonic()
     with pytest.raises(ranks.RankFailed, match=r"(?s)rank 0: did not end within 1.0 s.*_hang_on"):
         ranks.run(2, _hang_on, 0, timeout=1.0)
-    assert time.monotonic() - start < 60
 
 
 def test_a_rank_that_dies_is_named() -> None:

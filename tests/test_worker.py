@@ -55,7 +55,7 @@ def weights(run_dir: Path, step: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 steps by one process, without a stop: an epoch is 8 steps."""
+    """12 steps by one process, without a stop: an epoch is 8 steps."""
     run_dir = tmp_path_factory.mktemp("whole")
     assert ranks.run(1, run, tiny.config(Single(), run_dir, model=Tiny(dropout=0.1), micro_batch_size=1, max_steps=12), group=False) == ["done"]
     return run_dir

@@ -68,10 +68,10 @@ def test_command_line_names_benchmarks_and_refuses_what_has_no_interval(capsys: 
 
 
 @pytest.mark.large
-def test_step_and_cli_print_their_tables(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "step", "cli", "--quick", "--strategies", "single,ddp", "--out", str(tmp_path)]
+def test_step_cli_and_save_print_their_tables(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "step", "cli", "save", "--quick", "--strategies", "single,ddp", "--out", str(tmp_path)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert "ddp, 10 ms" in done.stdout
     assert "--help, wall" in done.stdout
     tables = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["tables"]
-    assert [len(table["rows"]) for table in tables] == [2, 8]
+    assert [len(table["rows"]) for table in tables] == [2, 8, 1]

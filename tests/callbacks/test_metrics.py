@@ -108,7 +108,6 @@ def test_a_killed_process_loses_no_lines_but_the_last_few(tmp_path):
     code = """
 import sys, time, types
 from pathlib import Path
-from tests.disks import small_disk
 from trainer.callbacks.metrics import Metrics, WRITE_SECONDS
 metrics = Metrics(Path(sys.argv[1]))
 metrics.on_start(types.SimpleNamespace(first_step=1))

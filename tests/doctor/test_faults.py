@@ -44,7 +44,7 @@ def test_a_run_that_stands_still_is_ended_with_the_cause(trouble, kind, sentence
     process = start(*TWO, "run_dir=x", "checkpoint.every=3", "checkpoint.overlap=false", "model.at=5", "run.stall_timeout=2", *trouble, cwd=tmp_path)
     wait_until(lambda: len(descendants(process.pid)) == 2, process)
     children = descendants(process.pid)
-    status, _, err = finish(process, timeout=60)
+    status, _, err = finish(process)
     assert status == 1
     assert f"\n{kind}: {sentence}" in err
     assert f"\nrun failed: {sentence}" in err

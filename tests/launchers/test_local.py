@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.commands import TINY, run_without_torch
+from tests.commands import ROOT, TINY, environment, run_without_torch
 from tests.launchers.running import descendants, finish, left, losses, run, start, steps_done, wait_until
 from trainer.run_lock import LOCK, RunLock
 
@@ -185,3 +187,17 @@ def test_a_sweep_gives_each_run_its_own_directory(tmp_path):
     one, two = (losses(tmp_path / "x" / f"strategy={name}") for name in ("single", "ddp"))
     assert one == two
     assert len(one) == 2
+
+
+def test_the_script_for_this_machine(tmp_path):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [ROOT / "launch/local.sh", "3", "+strategy=fsdp", "run_dir=a directory", "--cfg", "job"],
+        cwd=tmp_path,
+        env=environment(PATH=path),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  nproc_per_node: 3\n" in done.stdout
+    assert "run_dir: a directory\n" in done.stdout
