@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from trainer.data.base import Samples
+from trainer.materialise import stable_seed
 from trainer.models.base import Model
 from trainer.order import Order, batch_of, micro_batches
 from trainer.whereabouts import Phase, Whereabouts
 
 Batch = Mapping[str, Tensor]
 Places = tuple[list[range], list[list[int]]]  # of each micro-batch in a step
-AT_ONCE = 256  # samples whose places are found at once: the training thread waits for Python that runs elsewhere
-GROUP_BYTES = 1 << 16  # of steps that are read at once, where samples are quick to read: waking a thread costs more than this
+AT_ONCE = 4096  # samples whose places are found at once: the training thread waits for Python that runs elsewhere
+GROUP_BYTES = 1 << 18  # of steps that are read at once, where samples are quick to read: waking a thread costs more than this
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class StepBatch:
     """Valid elements in all of them."""
     positions: Sequence[range]
     """The place of each micro-batch's samples in the order of the data."""
+    seeds: Sequence[int]
+    """For what the model draws in each micro-batch: a function of (seed, first position)."""
 
 
 class Loader:
@@ -62,6 +65,7 @@ class Loader:
         self.where = where or Whereabouts()
         """Noted by what takes the steps; here, that it waits."""
         self.order = Order(len(samples), seed)
+        self._seed = seed
         self._known: tuple[int, list[Places]] = (-1, [])
         self._share = (global_batch, rank, ranks, micro_batch)
         self._passed_over = passed_over
@@ -98,7 +102,7 @@ class Loader:
             count = sum(self.model.count(batch) for batch in own)
             if self.device.type == "cuda":
                 own = [{key: value.pin_memory() for key, value in batch.items()} for batch in own]
-            made.append(StepBatch(own, count, positions))
+            made.append(StepBatch(own, count, positions, [stable_seed(self._seed, "model", span.start) for span in positions]))
         return made
 
     def _batches(self, micro: list[list[int]]) -> list[Batch]:
@@ -141,7 +145,8 @@ class Loader:
             self.waited, self._waiting = self._waiting, 0.0
             if not self._made:
                 self._fill()
-            yield StepBatch([to_device(batch, self.device) for batch in step_batch.batches], step_batch.count, step_batch.positions)
+            batches = [to_device(batch, self.device) for batch in step_batch.batches]
+            yield StepBatch(batches, step_batch.count, step_batch.positions, step_batch.seeds)
 
     def close(self) -> None:
         """Stop the threads."""

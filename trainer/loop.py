@@ -13,7 +13,6 @@ import torch.distributed as dist
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.loader import Loader, to_device
-from trainer.materialise import stable_seed
 from trainer.models.base import Model
 from trainer.precision import param_dtype
 from trainer.schedule import lr_factor
@@ -102,12 +101,12 @@ def train_steps(
     exchange = Exchange(loader, stop_asked, save_due, engine.device)
     for step, item in enumerate(loader, first):
         where.step, where.phase = step, Phase.FORWARD_BACKWARD
-        micro_batches = iter(item.positions)
+        seeds = iter(item.seeds)
 
         def loss_fn(module: torch.nn.Module, batch: Batch) -> torch.Tensor:
             where.beat()
             # Randomness in the model (dropout) is a function of (seed, first sample), so no generator is saved.
-            seed_generators(stable_seed(config.train.seed, "model", next(micro_batches).start), engine.device)  # noqa: B023
+            seed_generators(next(seeds), engine.device)  # noqa: B023
             return model.loss(module, batch)
 
         if not engine.model.training:  # `train` walks over every module
@@ -148,8 +147,11 @@ class Exchange:
         """Begin to exchange this rank's `loss_sum`, a scalar in fp64, and what goes with it."""
         self.own_loss = loss_sum
         wishes = STOP * bool(self._stop_asked) + SAVE * self._save_due()
-        known = torch.tensor([self._loader.peek_count() + wishes], dtype=torch.float64)
-        self._shared = torch.cat([loss_sum.reshape(1), to_device({"known": known}, self._device)["known"]])
+        known = self._loader.peek_count() + wishes
+        if self._device.type == "cpu":
+            self._shared = torch.tensor([loss_sum.item(), known], dtype=torch.float64)
+        else:
+            self._shared = torch.stack([loss_sum, torch.tensor(known, dtype=torch.float64).to(self._device, non_blocking=True)])
         self._work = dist.all_reduce(self._shared, async_op=True) if dist.get_world_size() > 1 else None
 
     def wait(self) -> torch.Tensor:

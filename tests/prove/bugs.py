@@ -173,12 +173,12 @@ class FirstMicroBatchAlone(Changed):
 
     def change(self, engine):
         def backward(original):
-            def wrong(loss: Tensor, last: bool):
+            def wrong(loss: Tensor, scale: Tensor, last: bool):
                 if last:
                     for parameter in engine.trainable:
                         if parameter.grad is not None:
                             parameter.grad.zero_()
-                return original(loss, last)
+                return original(loss, scale, last)
 
             return wrong
 

@@ -84,8 +84,8 @@ class AccelerateEngine(DDPEngine):
     def grad_sync(self, last: bool) -> AbstractContextManager:
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        self.accelerator.backward(loss)
+    def backward(self, loss: Tensor, scale: Tensor, last: bool) -> None:
+        self.accelerator.backward(loss * scale)
         if last:
             self._refuse_unfinished()
 

@@ -74,8 +74,8 @@ class DDPEngine(Engine):
         take = super().forward_backward if isinstance(self.model, DistributedDataParallel) else self._first_step
         take(batches, loss_fn, scale, on_loss)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        loss.backward()
+    def backward(self, loss: Tensor, scale: Tensor, last: bool) -> None:
+        super().backward(loss, scale, last)
         if last:
             self._refuse_unfinished()
 

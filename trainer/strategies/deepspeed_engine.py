@@ -143,10 +143,10 @@ class ZeROEngine(Engine):
             self.agreement.begin()
         return super().forward(loss_fn, batch)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def backward(self, loss: Tensor, scale: Tensor, last: bool) -> None:
         # DeepSpeed judges by gradients alone, and those of a loss that is not finite can be finite.
         value = loss.detach()
-        self.wrapped.backward(loss * (value - value + 1))
+        self.wrapped.backward(loss * (scale * (value - value + 1)))
 
     def step(self, loss: Scalar, max_norm: float, lr_factor: float) -> Tensor:
         assert max_norm == self.max_norm, "DeepSpeed takes the clip when it is made"

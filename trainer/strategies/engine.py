@@ -76,7 +76,7 @@ class Engine:
                 losses.append(loss.detach().to(torch.float64))
                 if last:
                     on_loss(losses[0] if i == 0 else torch.stack(losses).sum())
-                self.backward(loss * scale, last)
+                self.backward(loss, torch.as_tensor(scale, dtype=loss.dtype, device=loss.device), last)
 
     def forward(self, loss_fn: LossFn, batch: Batch) -> Tensor:
         """`loss_fn` of this rank's model under its precision."""
@@ -92,9 +92,9 @@ class Engine:
         """Surrounds a micro-batch; gradients are exchanged in the `last` one."""
         return nullcontext()
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        """Add the gradients of `loss`."""
-        loss.backward()
+    def backward(self, loss: Tensor, scale: Tensor, last: bool) -> None:
+        """Add `scale` times the gradients of `loss`, both scalars of one dtype."""
+        loss.backward(scale)
 
     def step(self, loss: Scalar, max_norm: float, lr_factor: float) -> Tensor:
         """Clip, step and clear gradients; returns the global gradient norm before clipping.

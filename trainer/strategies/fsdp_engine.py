@@ -116,12 +116,12 @@ class FSDPEngine(Engine):
     def metrics(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         return model.metrics(self.model, batch)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def backward(self, loss: Tensor, scale: Tensor, last: bool) -> None:
         if self.no_sync:
             self.root.set_requires_gradient_sync(last)
         elif self.mesh.ndim == 2:  # shards are summed up first, copies are averaged once
             self.root.set_requires_all_reduce(last)
-        loss.backward()
+        super().backward(loss, scale, last)
         if self.agreement is not None:
             self.agreement.end(self._use())
             self.used[:] = bytes(len(self.used))
