@@ -10,10 +10,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trainer.callbacks.metrics import to_line
+from trainer.callbacks.metrics import parse, to_line
 from trainer.checkpoint.directory import list_whole
 from trainer.errors import RunError
-from trainer.writing import writing
+from trainer.state import Position
+from trainer.writing import write_whole, writing
 
 BAD_STEPS = "bad_steps.jsonl"
 SHOWN = 6  # samples in a message; all are in the file
@@ -104,6 +105,28 @@ def note(bad: BadStep, then: str, run_dir: Path, message: str | None = None) -> 
         file.write(to_line(bad.line(then)))
     if message is not None:
         tqdm.write(message, file=sys.stderr)  # moves a bar out of the way
+
+
+def keep_lines(run_dir: Path, position: Position) -> None:
+    """Leave in `bad_steps.jsonl` what tells of steps up to `position`, and of the batches that it passes over. On rank 0 alone.
+
+    The other steps are taken again, or belong to a run that this one replaces; what a kill left half written goes too.
+    As runs go back, steps do not only rise in this file. It is small, and is read and written whole.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+
+    def stays(line: bytes) -> bool:
+        record = parse(line)
+        return record is not None and (record["step"] <= position.step or record.get("batch") in position.passed_over)
+
+    path = run_dir / BAD_STEPS
+    with writing(path):
+        before = path.read_bytes() if path.exists() else b""
+        after = b"".join(line + b"\n" for line in before.split(b"\n") if stays(line))
+        if after != before:
+            write_whole(path, after.decode())
 
 
 def skipped(bad: BadStep, most: int, run_dir: Path) -> str:

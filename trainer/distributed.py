@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from trainer import launch_id
 from trainer.errors import ConfigError, RunError
 
 T = TypeVar("T")
@@ -27,12 +28,14 @@ class Place:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    launch: str = ""
+    """The same for every start of this rank by one command (see `trainer.launch_id`)."""
 
     @staticmethod
     def from_env() -> Place:
         """From the variables that torchrun and the local launcher set; one process without them."""
         get = os.environ.get
-        return Place(int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0")))
+        return Place(int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0")), launch_id.from_env())
 
 
 def pick_device(wanted: str, local_rank: int) -> torch.device:
@@ -95,6 +98,13 @@ def close() -> None:
     """Take the process group down (no error where there is none)."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def launches(place: Place) -> list[str]:
+    """The different `launch` of all ranks' places, sorted. A collective."""
+    every = [""] * dist.get_world_size()
+    dist.all_gather_object(every, place.launch)
+    return sorted({launch for launch in every if launch})
 
 
 def from_rank_0(function: Callable[[], T]) -> T:

@@ -24,6 +24,11 @@ class Stopped(RuntimeError):
     """The run was asked to stop and can be resumed from its directory (exit status 75)."""
 
 
+def run_again(run_dir: object, resume: str | None = None) -> str:
+    """What to do to go on from the newest checkpoint in `run_dir`, after a start with `checkpoint.resume=RESUME` (None: not known)."""
+    return "run the same command" if resume == "auto" else f"run the same command with checkpoint.resume=auto run_dir={run_dir}"
+
+
 def missing_extra(package: str, extra: str, what: str) -> MissingExtra:
     """The error for an optional dependency that is not installed."""
     return MissingExtra(

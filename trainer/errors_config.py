@@ -35,6 +35,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> ConfigError:
         given = next((item.split("=", 1)[1] for item in arguments if item.lstrip("+").split("=", 1)[0] == key[1] and "=" in item), None)
         said = f"{key[1]}={given}" if given is not None else key[1]
         return ConfigError(f"{said}: {first}")
+    knob = next((item for item in arguments if item.lstrip("+").startswith("strategy.")), None)
+    if knob and "Unexpected type for root: NoneType" in text:  # OmegaConf's words for a key of what is null
+        return ConfigError(f"{knob}: no strategy is chosen, so there is none to have it; add strategy=NAME")
     odd = next((item for item in arguments if not re.match(r"^[+~]{0,2}[A-Za-z_][\w./@]*=", item) and not item.startswith(("-", "~"))), None)
     group = re.search(r"Config group override must be a string", text) and next((item for item in arguments if "." not in item.split("=")[0]), None)
     if group and not odd:

@@ -6,6 +6,7 @@ process that is killed leaves what it wrote last.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -36,7 +37,7 @@ class Start:
     """One start of a run, as rank 0 saw it. Times are seconds since 1970."""
 
     began: float
-    """When its process began."""
+    """When its process began; of a later start in the same process, when that start did."""
     noted: float
     """When this was written last."""
     first_step: int
@@ -118,3 +119,14 @@ def process_began() -> float:
     if ticks is None:
         return time.time()
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+_starts = itertools.count()  # of this process
+
+
+def start_began() -> float:
+    """To be called when a start begins: when that was, in seconds since 1970.
+
+    With this process, if it is the first in it; else now: a later run of a sweep, or a run that goes back.
+    """
+    return process_began() if next(_starts) == 0 else time.time()

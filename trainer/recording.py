@@ -52,8 +52,19 @@ class Progress:
         self.good = self.position
 
 
-def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, position: Position, found: Path | None, taken_before: int = 0) -> RunInfo:
-    """What callbacks are told before the first step; `found` is the checkpoint that was resumed."""
+def run_info(
+    config: Config,
+    run_dir: Path,
+    samples: Samples,
+    engine: Engine,
+    position: Position,
+    found: Path | None,
+    *,
+    taken_before: int = 0,
+    anew: bool = False,
+    began: float | None = None,
+) -> RunInfo:
+    """What callbacks are told before the first step; `found` is the checkpoint that was resumed, `began` now where it is not known."""
     assert config.strategy is not None
     flops, formula = engine.flops
     name = torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else "cpu"
@@ -78,6 +89,8 @@ def run_info(config: Config, run_dir: Path, samples: Samples, engine: Engine, po
         resumed_from=str(found) if found else None,
         passed_over=position.passed_over,
         taken_before=taken_before,
+        anew=anew,
+        began=time.time() if began is None else began,
     )
 
 

@@ -6,6 +6,7 @@ What it guarantees:
 - Elsewhere the file's time decides, which the holder renews every `BEAT_SECONDS`: a run on another machine is respected
   until `STALE_SECONDS` after its last sign of life, so one whose machine died blocks for no longer. Of two that start at
   the same moment, or of one that was suspended for longer and its successor, the earlier ends by itself at its next beat.
+- A launch that starts its ranks again (under torchrun, also on other machines) does not wait for what it held itself.
 Times are compared as the file server gives them: the machines' clocks may differ.
 """
 
@@ -55,7 +56,7 @@ class Holder:
     @staticmethod
     def here(launch: str) -> Holder:
         """This process."""
-        return Holder(platform.node(), _machine(), os.getpid(), _user(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", shlex.join(sys.orig_argv), launch)
+        return Holder(platform.node(), machine(), os.getpid(), _user(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", shlex.join(sys.orig_argv), launch)
 
     @staticmethod
     def read(path: Path) -> Holder | None:
@@ -72,8 +73,8 @@ class Holder:
 class RunLock:
     """Holds `run_dir`, from now to the end of a `with` block, or to the end of this process."""
 
-    def __init__(self, run_dir: Path, launch: str = "") -> None:
-        """Take it.
+    def __init__(self, run_dir: Path, launch: str = "", again: bool = False) -> None:
+        """Take it. With `again`, where the ranks of `launch` are started again, also from a machine of that launch, which has been lost.
 
         Raises:
             ConfigError: another run holds it (who is said), or `run_dir` cannot be written.
@@ -84,7 +85,7 @@ class RunLock:
         self._made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._fd = _take(self._path)
+            self._fd = _take(self._path, launch if again else "")
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, json.dumps(asdict(self._own)).encode(), 0)
             os.fsync(self._fd)  # now, so that other machines see it
@@ -128,8 +129,8 @@ def refuse_if_held(run_dir: Path, launch: str) -> None:
         raise _refusal(path, holder)
 
 
-def _take(path: Path) -> int:
-    """An open file that holds the lock."""
+def _take(path: Path, lost: str = "") -> int:
+    """An open file that holds the lock. What another machine of the launch `lost` held is free: its ranks have all been ended."""
     end = time.monotonic() + TRY_SECONDS
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -143,7 +144,7 @@ def _take(path: Path) -> int:
                 raise
             flocked = False
         holder = Holder.read(path)
-        if free and (holder is None or not _alive(holder, path, flocked)):
+        if free and (holder is None or _of(holder, lost) or not _alive(holder, path, flocked)):
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), os.stat(path)):
                     return fd
@@ -154,9 +155,14 @@ def _take(path: Path) -> int:
         time.sleep(0.02)
 
 
+def _of(holder: Holder, launch: str) -> bool:
+    """Whether a lock was taken by `launch` on another machine. (On this one it is known whether its process lives.)"""
+    return launch != "" and holder.launch == launch and holder.machine != machine()
+
+
 def _alive(holder: Holder, path: Path, flocked: bool) -> bool:
     """Whether the run that a lock names may still be at work; `flocked`: this process got the `flock` of the file."""
-    if holder.machine == _machine():
+    if holder.machine == machine():
         if flocked:
             return False
         try:
@@ -177,12 +183,12 @@ def _age(path: Path) -> float:
 def _refusal(path: Path, holder: Holder | None) -> ConfigError:
     who = "a process that is just starting or ending" if holder is None else str(holder)
     gone = ""
-    if holder is not None and holder.machine != _machine():
+    if holder is not None and holder.machine != machine():
         gone = f"\n  if that machine is gone, its lock ends by itself {STALE_SECONDS:.0f} s after its last sign of life, {max(0.0, _age(path)):.0f} s ago"
     return ConfigError(f"run_dir={path.parent}: another run is at work in it: {who}\n  wait for its end, or stop it, or give another run_dir={gone}")
 
 
-def _machine() -> str:
+def machine() -> str:
     """Boot and process namespace: within one of these a process id means a process."""
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if not boot.exists():

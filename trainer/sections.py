@@ -123,7 +123,8 @@ class CheckpointConfig:
     keep: int = 2
     """How many of the newest checkpoints to keep."""
     resume: str = "auto"
-    """auto: from the newest in `run_dir`; never: from the start; or the path of a checkpoint."""
+    """auto: from the newest in `run_dir`; never: from the start; or the path of a checkpoint. After the last two,
+    later ones in `run_dir` are removed. Ranks that a launcher starts again go on from the newest that its launch has written."""
     strict: bool = True
     """Refuse a checkpoint of another model, optimizer or data. False: take what fits, and list the rest."""
 
@@ -143,7 +144,7 @@ class RunConfig:
     """How the run is supervised."""
 
     max_restarts: int = 0
-    """How often the workers are started again from the last checkpoint after one has died."""
+    """How often the workers are started again from the last checkpoint after one has died. Not under torchrun, which has --max-restarts."""
     min_ranks: int | None = None
     """With how few processes the local launcher may go on. A restart is on the same number, or on as many as there are GPUs left;
     when a process then dies again before there is a new checkpoint, it is on the largest smaller number that `train.global_batch_size`

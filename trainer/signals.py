@@ -39,7 +39,10 @@ def kept(asked: list[int]) -> Iterator[list[int]]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Signals wait meanwhile, also in processes that are started, until these call `release`."""
+    """Signals wait in processes that are started meanwhile, until these call `release`.
+
+    Not in this process: another of its threads may get one, and Python then calls the handler in the main thread all the same.
+    """
     old = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,10 @@ class RunInfo:
     """Batches of the data's order (1 is the first) that no step takes, because their steps were bad and the run went back."""
     taken_before: int = 0
     """The last step that an earlier start has taken, as far as is known; above `first_step` - 1, steps are done twice."""
+    anew: bool = False
+    """Whether this start replaces the run that `run_dir` has (`checkpoint.resume=never`). Not so one that goes back to the first step."""
+    began: float = field(default_factory=time.time)
+    """When this start began, in seconds since 1970."""
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,15 @@ class Whereabouts:
 
     def __init__(self, path: Path | None = None) -> None:
         memory: bytearray | mmap.mmap = bytearray(_BYTES)
+        self._settled = False
         self.before = 0
         """The last step that the process had taken that used `path` before."""
         if path is not None:
-            with suppress(OSError, ValueError):  # there was none
-                self.before = memoryview(path.read_bytes()).cast("q")[_TAKEN]
+            with suppress(OSError, ValueError):  # there was none, or a kill or a power cut left it empty
+                self.before = _cells(path)[_TAKEN]
             with path.open("w+b") as file:
-                file.truncate(_BYTES)
+                file.write(bytes(_BYTES))  # not `truncate`: on a full disk the first store into a file with a hole ends the process (SIGBUS)
+                file.flush()
                 memory = mmap.mmap(file.fileno(), _BYTES)
         self._cells = memoryview(memory).cast("q")
 
@@ -57,7 +59,9 @@ class Whereabouts:
         Raises:
             OSError, ValueError: there is no such file, or it is not one.
         """
-        cells = memoryview(path.read_bytes()).cast("q")
+        cells = _cells(path)
+        if not 0 <= cells[_PHASE] < len(_PHASES):
+            raise ValueError(f"{path}: there is no phase {cells[_PHASE]}")
         return cells[_STEP], _PHASES[cells[_PHASE]]
 
     @property
@@ -86,14 +90,18 @@ class Whereabouts:
         """Within a phase it has come further."""
         self._cells[_BEATS] += 1
 
+    def begin(self) -> None:
+        """Training begins, at first or once more in this process: the next step compiles and connects, after what is made and read for it."""
+        self.phase, self._settled = Phase.START_UP, False
+
     @property
     def settled(self) -> bool:
-        """Whether this process has taken a step: the first also compiles and connects."""
-        return self._cells[_TAKEN] > 0
+        """Whether a step has been taken since `begin`."""
+        return self._settled
 
     def taken(self) -> None:
         """The step is over: the model has moved."""
-        self._cells[_TAKEN] = self.step
+        self._cells[_TAKEN], self._settled = self.step, True
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
@@ -101,3 +109,15 @@ class Whereabouts:
         before, self.phase = self.phase, phase
         yield
         self.phase = before
+
+
+def _cells(path: Path) -> memoryview:
+    """The numbers in the file.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is not one.
+    """
+    data = path.read_bytes()
+    if len(data) != _BYTES:
+        raise ValueError(f"{path}: has {len(data)} bytes instead of {_BYTES}")
+    return memoryview(data).cast("q")

@@ -17,10 +17,10 @@ import trainer
 from trainer import callbacks as callback_parts
 from trainer import config as configs
 from trainer import distributed, precision, signals
-from trainer.bad_steps import BAD_STEPS, RollBack, Start
-from trainer.callbacks.metrics import EVALS, cut_back, last_recorded
+from trainer.bad_steps import RollBack, Start, keep_lines
+from trainer.callbacks.metrics import EVALS, last_recorded
 from trainer.callbacks.profile import Profile
-from trainer.checkpoint.directory import directory, last_step, remove_after
+from trainer.checkpoint.directory import LAUNCHES, directory, last_step, remove_after
 from trainer.checkpoint.resume import resume
 from trainer.checkpoint.saver import Saver
 from trainer.config import Config
@@ -28,8 +28,9 @@ from trainer.data.base import Samples
 from trainer.distributed import Place
 from trainer.doctor.recorder import recorded
 from trainer.doctor.watch import Watch
-from trainer.errors import RunError, Stopped
+from trainer.errors import RunError, Stopped, run_again
 from trainer.launchers.ranks import tell_failure
+from trainer.ledger import start_began
 from trainer.loader import Loader
 from trainer.loop import Mark, StepResult, evaluate, train_steps
 from trainer.materialise import blueprint
@@ -54,24 +55,27 @@ def run(config: Config, place: Place, asked: list[int] | None = None, tell: Call
     """
     assert config.run_dir is not None
     run_dir = Path(config.run_dir)
-    watch = Watch(run_dir, place.rank, config.run.stall_timeout, tell)
+    watch = Watch(run_dir, place.rank, config.run.stall_timeout, config.checkpoint.resume, tell)
     with recorded(run_dir, place.rank, place.world_size, watch) as where, ExitStack() as stack:
         stop_asked = stack.enter_context(signals.kept([] if asked is None else asked))
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
         distributed.init(place, device)
         stack.callback(distributed.close)
+        launches = distributed.launches(place)
         start = Start(config.checkpoint.resume)
-        while (back := _train_from(start, config, run_dir, device, stop_asked, where)) is not None:
+        while (back := _train_from(start, config, run_dir, launches, device, stop_asked, where)) is not None:
             gc.collect()  # the model goes before the next is made
             start = back
 
 
-def _train_from(start: Start, config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], where: Whereabouts) -> Start | None:
+def _train_from(
+    start: Start, config: Config, run_dir: Path, launches: Sequence[str], device: torch.device, stop_asked: list[int], where: Whereabouts
+) -> Start | None:
     """Train from `start` to the end; returns from where to begin again after too many bad steps, or None."""
     with ExitStack() as stack:
         try:
-            _train(start, config, run_dir, device, stop_asked, where, stack)
+            _train(start, config, run_dir, launches, device, stop_asked, where, stack)
         except RollBack as error:
             return error.start
     return None
@@ -88,12 +92,22 @@ def build_engine(config: Config, samples: Samples, device: torch.device) -> Engi
     return engine
 
 
-def _train(start: Start, config: Config, run_dir: Path, device: torch.device, stop_asked: list[int], where: Whereabouts, stack: ExitStack) -> None:
-    where.phase = Phase.START_UP
+def _train(
+    start: Start,
+    config: Config,
+    run_dir: Path,
+    launches: Sequence[str],
+    device: torch.device,
+    stop_asked: list[int],
+    where: Whereabouts,
+    stack: ExitStack,
+) -> None:
+    began = start_began()
+    where.begin()
     samples, held_out = config.data.open("train"), config.data.open("eval")
     rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device)
-    facts = manifest_facts(config, samples)
+    facts = manifest_facts(config, samples, launches)
     position, found = resume(engine, run_dir, start.resume, facts, strict=config.checkpoint.strict)
     position = dataclasses.replace(position, passed_over=tuple(sorted({*position.passed_over, *start.passed_over})))
     loader = make_loader(config, samples, device, range(position.step + 1, last + 1), position.passed_over, where)
@@ -102,25 +116,26 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
     if rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         remove_after(run_dir, position.step)
-        if start.last_good is None:  # lines of a run, or of the end of one, that this one replaces
-            with writing(run_dir / BAD_STEPS):
-                cut_back(run_dir / BAD_STEPS, position.step)
+        keep_lines(run_dir, position)
         with writing(run_dir / "config.yaml"):
             configs.save(config, run_dir / "config.yaml")
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
             stack.callback(watcher.close)
-    info = run_info(config, run_dir, samples, engine, position, found, where.before)
+    before = 0 if config.checkpoint.resume == "never" else where.before  # else they are steps of a run that this one has replaced
+    anew = start.resume == "never" and start.last_good is None
+    info = run_info(config, run_dir, samples, engine, position, found, taken_before=before, anew=anew, began=began)
     for watcher in watchers:
         watcher.on_start(info)
     progress = Progress(position, Mark(device), loader.order, start, "never" if found is None else str(found), where)
     where.step = position.step
-    saver = Saver(engine, run_dir, config.checkpoint, facts, -1 if found is None else position.step, partial(_before_checkpoint, watchers))
+    saved = _step_saved(run_dir, position, found)
+    saver = Saver(engine, run_dir, config.checkpoint, facts, saved, partial(_before_checkpoint, watchers))
     stack.push(saver.close)
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
     steps = profile.around(train_steps(engine, config.model, loader, config, position.step + 1, stop_asked, saver.due), position.step + 1)
-    stopped = _evaluation_missing(config, run_dir, start, position) and _evaluate(engine, config, held_out, position.step, watchers, progress, stop_asked)
+    stopped = _evaluation_missing(config, run_dir, saved) and _evaluate(engine, config, held_out, position.step, watchers, progress, stop_asked)
     stopped = stopped or consume(steps, engine, config, held_out, saver, progress, info, watchers, stop_asked)
     if stopped and progress.position.step < last:
         progress.position = progress.good  # bad steps at the end are done again: nothing of them is lost, and they are counted from 1
@@ -129,12 +144,13 @@ def _train(start: Start, config: Config, run_dir: Path, device: torch.device, st
     with where.during(Phase.SAVE):
         saver.finish(progress.position)
     _after_checkpoint(watchers, step)
+    again = run_again(run_dir, config.checkpoint.resume)
     if stopped and step < last:
         _finish(watchers, "stopped", {})
-        raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; run the same command to go on")
+        raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; {again} to go on")
     if config.eval.at_end and _evaluate(engine, config, held_out, step, watchers, progress, stop_asked):
         _finish(watchers, "preempted", {})
-        raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}, before its last evaluation; run the same command to go on")
+        raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}, before its last evaluation; {again} to go on")
     told: dict[str, Any] = {"train_loss": progress.train_loss, "eval": progress.metrics}
     with torch.no_grad():
         engine.model.eval()
@@ -233,15 +249,22 @@ def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watc
     return False
 
 
-def _evaluation_missing(config: Config, run_dir: Path, start: Start, position: Position) -> bool:
-    """Whether this run was stopped in the evaluation of the step that it goes on from. Rank 0's answer for all."""
-    if start.resume != "auto" or not position.step or not _due(config.eval.every, position.step) or (config.eval.at_end and position.step == last_step(config)):
+def _step_saved(run_dir: Path, position: Position, found: Path | None) -> int:
+    """`position.step` where `found`, which was resumed, is this run's own checkpoint of it; -1: there is none. Rank 0's answer for all."""
+    if found is None or not distributed.from_rank_0(lambda: found.resolve() == directory(run_dir, position.step).resolve()):
+        return -1
+    return position.step
+
+
+def _evaluation_missing(config: Config, run_dir: Path, saved: int) -> bool:
+    """Whether this run was stopped in the evaluation of the step that it goes on from, which is `saved`. Rank 0's answer for all."""
+    if saved < 1 or not _due(config.eval.every, saved) or (config.eval.at_end and saved == last_step(config)):
         return False
-    return distributed.from_rank_0(lambda: last_recorded(run_dir / EVALS) != position.step)
+    return distributed.from_rank_0(lambda: last_recorded(run_dir / EVALS) != saved)
 
 
-def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:
-    """What a checkpoint's manifest says beside its position."""
+def manifest_facts(config: Config, samples: Samples, launches: Sequence[str] = ()) -> dict[str, Any]:
+    """What a checkpoint's manifest says beside its position; `launches` is which launch writes it."""
     assert config.strategy is not None
     return {
         "strategy": config.strategy.name,
@@ -249,6 +272,7 @@ def manifest_facts(config: Config, samples: Samples) -> dict[str, Any]:
         "versions": {"trainer": trainer.__version__, "torch": torch.__version__},
         "data_fingerprint": samples.fingerprint,
         "data_spec": dict(samples.spec),
+        LAUNCHES: list(launches),
         "config": configs.to_plain(config),
     }
 

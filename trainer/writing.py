@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trainer.errors import RunError
+from trainer.errors import RunError, run_again
 
 
 def write_whole(path: Path, text: str, sync: bool = True) -> None:
@@ -34,7 +34,7 @@ def write_whole(path: Path, text: str, sync: bool = True) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Surrounds the writing of a file without which a run cannot go on.
+    """Surrounds the writing of a file of a run directory without which a run cannot go on.
 
     Raises:
         RunError: instead of an OSError, naming `path`, the reason and how to go on.
@@ -43,6 +43,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written ({error.strerror}); make room or make it writable, then run the same command: "
+            f"{path}: cannot be written ({error.strerror}); make room or make it writable, then {run_again(path.parent)}: "
             "it goes on from the newest whole checkpoint"
         ) from error

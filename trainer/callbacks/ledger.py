@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import RunError
-from trainer.ledger import LEDGER, LINE_BYTES, Start, process_began, read
+from trainer.ledger import LEDGER, LINE_BYTES, Start, read
 from trainer.state import Callback, RunInfo, StepInfo
 from trainer.writing import writing
 
@@ -18,10 +18,10 @@ WRITE_SECONDS = 0.1
 
 
 class Ledger(Callback):
-    """Accounts for every second from the beginning of rank 0's process on, and writes it ten times a second.
+    """Accounts for every second from the beginning of a start (`RunInfo.began`) on, and writes it ten times a second.
 
     Time is taken between what callbacks are told. A start's first step, which also compiles and connects,
-    counts as start-up. A run that is begun anew (`checkpoint.resume=never`) begins a new ledger.
+    counts as start-up. A run that is begun anew (`RunInfo.anew`) begins a new ledger.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -34,15 +34,15 @@ class Ledger(Callback):
         self._start: Start | None = None
 
     def on_start(self, run: RunInfo) -> None:
-        anew = run.config.get("checkpoint", {}).get("resume") == "never"
-        earlier = [] if anew else read(self._run_dir)
+        earlier = [] if run.anew else read(self._run_dir)
         self._reached = max([run.taken_before, *(start.taken for start in earlier)]) if earlier else 0
-        began, now = process_began(), time.time()
+        now = time.time()
+        began = min(now, max([run.began, *(start.noted for start in earlier[-1:])]))  # a process that Ray keeps ready is older than its start
         self._last = time.monotonic()
         self._start = Start(began, now, run.first_step, run.first_step - 1, seconds={"start_up": now - began})
         with writing(self._run_dir / LEDGER):
             self._run_dir.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._run_dir / LEDGER, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if anew else 0), 0o644)
+            self._file = os.open(self._run_dir / LEDGER, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if run.anew else 0), 0o644)
             self._offset = LINE_BYTES * -(-os.fstat(self._file).st_size // LINE_BYTES)  # after what a power cut may have cut short
         self._write()
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from trainer.callbacks.metrics import LAST_STEPS
 from trainer.callbacks.record import REPORT
+from trainer.errors import run_again
 from trainer.ledger import PARTS, Totals, read, total
 from trainer.state import Callback, RunInfo, StepInfo
 from trainer.units import count, duration, printable, share, size
@@ -83,7 +84,8 @@ def describe_end(run: RunInfo, recent: Sequence[StepInfo], last_eval: tuple[int,
     entropy = run.data.get("unigram_entropy")
     unit = "" if entropy is None else " nats"
     at = recent[-1].step if recent else run.first_step - 1
-    on = "the same command goes on from here" if at < run.last_step or status == "preempted" else "to go on, leave out train.stop_at or raise it"
+    again = f"{run_again(run.run_dir, run.config['checkpoint']['resume'])} to go on"
+    on = again if at < run.last_step or status == "preempted" else "to go on, leave out train.stop_at or raise it"
     lines = [f"finished  step {at}" if status == "finished" else f"{status}   at step {at} of {run.max_steps}: {on}"]
     if recent:
         newest = list(recent)[-LAST_STEPS:]

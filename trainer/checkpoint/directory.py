@@ -9,22 +9,27 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.callbacks.record import REPORT, read_record
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from trainer.config import Config
 
 MANIFEST = "manifest.json"
+NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")  # as `directory` makes it: what is called otherwise, such as a copy, is left alone
 FORMAT_VERSION = 1
 PIECE = 1 << 22  # bytes of a file read at once
 CHECKSUM = "checksum"
 """Key of a manifest under which the digest of the rest of it stands."""
+LAUNCHES = "launches"
+"""Key of a manifest with what the launch that has written it is known by (see `trainer.launch_id`)."""
 
 
 class Damaged(ConfigError):
@@ -44,13 +49,39 @@ def directory(run_dir: Path, step: int) -> Path:
 
 
 def step_of(path: Path) -> int:
-    """The step of the checkpoint at `path`, from its name."""
+    """The step of the checkpoint at `path`, from its name, which is one that `directory` makes."""
     return int(path.name.removeprefix("step-"))
 
 
+def list_named(run_dir: Path) -> list[Path]:
+    """What is named as a checkpoint of this run is, whole or not, oldest first.
+
+    Raises:
+        ConfigError, RunError: see `unreadable`.
+    """
+    place = run_dir / "checkpoints"
+    try:
+        return sorted((path for path in place.iterdir() if NAME.fullmatch(path.name)), key=step_of)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(place, error) from error
+
+
 def list_whole(run_dir: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted((path.parent for path in run_dir.glob(f"checkpoints/step-*/{MANIFEST}")), key=step_of)
+    """Whole checkpoints, oldest first.
+
+    Raises:
+        ConfigError, RunError: see `unreadable`.
+    """
+    return [path for path in list_named(run_dir) if _has_manifest(path)]
+
+
+def _has_manifest(path: Path) -> bool:
+    try:
+        return (path / MANIFEST).is_file()
+    except OSError as error:  # it may well have one: an older checkpoint must not be taken instead
+        raise unreadable(path, error) from error
 
 
 def newest_step(run_dir: Path) -> int:
@@ -58,11 +89,26 @@ def newest_step(run_dir: Path) -> int:
     return max((step_of(path) for path in list_whole(run_dir)), default=0)
 
 
+def written_by(run_dir: Path, launches: Collection[str]) -> list[Path]:
+    """Whole checkpoints that the launch which is known by any of `launches` has written, oldest first.
+
+    They are the newest: a launch begins with removing what is later than where it begins. So what follows one of them is of
+    it too, also where a manifest does not tell, because it is damaged.
+    """
+    whole = list_whole(run_dir)
+    for index, path in enumerate(whole):
+        with suppress(Damaged):
+            if not set(launches).isdisjoint(read_manifest(path).get(LAUNCHES, ())):
+                return whole[index:]
+    return []
+
+
 def find(run_dir: Path, resume: str) -> Path | None:
     """The checkpoint that `checkpoint.resume` ("auto", "never" or a path) means, or None.
 
     Raises:
         ConfigError: a path that is not a whole checkpoint, or every checkpoint of the run is damaged.
+        ConfigError, RunError: see `unreadable`.
     """
     if resume == "never":
         return None
@@ -75,7 +121,7 @@ def find(run_dir: Path, resume: str) -> Path | None:
             )
         return whole[-1] if whole else None
     path = Path(resume)
-    if (path / MANIFEST).is_file():
+    if _has_manifest(path):
         return path
     whole = list_whole(path)
     if whole:
@@ -90,16 +136,35 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
     Raises:
         Damaged: it is not one, or not what was written.
+        ConfigError: its format is newer than is known here, or there is none.
+        ConfigError, RunError: see `unreadable`.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        found = {**manifest, "step": int(manifest["step"]), "tokens": int(manifest["tokens"]), "files": dict(manifest["files"])}
-        newer = manifest["format_version"] > FORMAT_VERSION
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        version = manifest["format_version"]
+        newer = version > FORMAT_VERSION  # then nothing is known of the rest
+        found = manifest if newer else {**manifest, "step": int(manifest["step"]), "tokens": int(manifest["tokens"]), "files": dict(manifest["files"])}
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: has no {MANIFEST}: it was not finished, or is being deleted") from error
+    except OSError as error:
+        raise unreadable(path / MANIFEST, error) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise Damaged(path, f"{MANIFEST} cannot be read ({type(error).__name__}: {error})") from error
-    if not newer and CHECKSUM in manifest and sealed(manifest)[CHECKSUM] != manifest[CHECKSUM]:
+    if newer and CHECKSUM in manifest and sealed({**manifest, "format_version": FORMAT_VERSION})[CHECKSUM] == manifest[CHECKSUM]:
+        raise Damaged(path, f"{MANIFEST} is not what was written")  # one bit makes 3 of 1
+    if newer:
+        raise ConfigError(f"{path}: has format {version}, newer than {FORMAT_VERSION}, the newest that this version reads")
+    if CHECKSUM in manifest and sealed(manifest)[CHECKSUM] != manifest[CHECKSUM]:
         raise Damaged(path, f"{MANIFEST} is not what was written")
     return found
+
+
+def unreadable(path: Path, error: OSError, where: str = "") -> ConfigError | RunError:
+    """The error for what the system does not let this process read. That says nothing of what is in it: it is no damage."""
+    told = f"{path}: cannot be read{where} ({error.strerror or error})"
+    if isinstance(error, PermissionError):
+        return ConfigError(f"{told}; make it readable for this user, or give another checkpoint with checkpoint.resume=PATH")
+    return RunError(f"{told}; it is left as it is: run the same command again once it can be, or give another checkpoint with checkpoint.resume=PATH")
 
 
 def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -107,12 +172,6 @@ def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
     plain = json.loads(json.dumps(manifest))
     plain.pop(CHECKSUM, None)
     return {**plain, CHECKSUM: hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
-
-
-def check_format(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for a checkpoint of a newer format than is known here."""
-    if manifest["format_version"] > FORMAT_VERSION:
-        raise ConfigError(f"{path}: has format {manifest['format_version']}, newer than {FORMAT_VERSION}, the newest that this version reads")
 
 
 def without(path: Path) -> str:

@@ -79,6 +79,6 @@ def import_hf(source: str, run_dir: Path) -> list[str]:
 def overrides(model: GPT, knobs: Iterable[str]) -> list[str]:
     """What makes `model=gpt` this `model`: its `knobs`, as they are given on a command line."""
     given = {name: getattr(model, name) for name in knobs}
-    if model.rope_scaling is not None:
-        given |= {f"rope_scaling.{name}": value for name, value in dataclasses.asdict(model.rope_scaling).items()}
+    if (scaling := model.stretching()) is not None:
+        given |= {f"rope_scaling.{name}": value for name, value in dataclasses.asdict(scaling).items()}
     return [f"model.{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given.items()]

@@ -12,9 +12,9 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-from trainer.checkpoint.directory import Damaged, check_format, read_manifest, sha256
+from trainer.checkpoint.directory import Damaged, read_manifest, sha256, unreadable
 from trainer.distributed import from_rank_0
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunError
 from trainer.state import Position
 from trainer.strategies.engine import Engine
 
@@ -28,9 +28,9 @@ def load(engine: Engine, path: Path, facts: Mapping[str, Any], *, strict: bool =
     Raises:
         Damaged: it is not what was written; what is wrong is named.
         ConfigError: it does not fit this model or the `facts` of this run; the difference is named.
+        ConfigError, RunError: a file of it cannot be read (see `directory.unreadable`).
     """
     manifest = from_rank_0(lambda: read_manifest(path))
-    check_format(path, manifest)
     _check_files(path, manifest["files"])
     imported = "imported_from" in manifest
     others = [] if imported else _check_same_data(path, manifest, facts, strict)
@@ -49,21 +49,19 @@ def _check_files(path: Path, files: Mapping[str, str]) -> None:
     """Every file of the manifest is there and has its content; the ranks share the work."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     wrong: list[str] = []
-    closed: list[str] = []
+    refused: list[ConfigError | RunError] = []
     for name, digest in sorted(files.items())[rank::ranks]:
         try:
             if sha256(path / name) != digest:
                 wrong.append(f"{name} is not what was written")
         except FileNotFoundError:
             wrong.append(f"{name} is missing")
-        except PermissionError:  # no damage
-            closed.append(f"{path / name}: cannot be read on rank {rank} (Permission denied)")
         except OSError as error:
-            wrong.append(f"{name} cannot be read ({error.strerror})")
-    every: list[tuple[list[str], list[str]]] = [([], [])] * ranks
-    dist.all_gather_object(every, (wrong, closed))
-    if denied := [text for _, of_rank in every for text in of_rank]:
-        raise ConfigError(denied[0])
+            refused.append(unreadable(path / name, error, f" on rank {rank}"))
+    every: list[tuple[list[str], list[ConfigError | RunError]]] = [([], [])] * ranks
+    dist.all_gather_object(every, (wrong, refused))
+    if errors := [error for _, of_rank in every for error in of_rank]:
+        raise errors[0]
     if problems := sorted(problem for of_rank, _ in every for problem in of_rank):
         raise Damaged(path, "; ".join(problems[:5]))
 

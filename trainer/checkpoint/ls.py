@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint.directory import MANIFEST, read_manifest, step_of
-from trainer.errors import ConfigError
+from trainer.checkpoint.directory import MANIFEST, NAME, Damaged, list_named, read_manifest, step_of
+from trainer.errors import ConfigError, RunError
 from trainer.units import aligned, count, size
 
 
@@ -37,8 +37,7 @@ def checkpoints(path: Path) -> list[Path]:
         return [path]
     if not (path / "checkpoints").is_dir():
         raise ConfigError(f"{path}: is neither a checkpoint (a directory with {MANIFEST}) nor a run directory with checkpoints/")
-    found = (entry for entry in (path / "checkpoints").iterdir() if re.fullmatch(r"step-\d+", entry.name))
-    return sorted(found, key=step_of)
+    return list_named(path)
 
 
 def newest(path: Path) -> Path:
@@ -66,8 +65,10 @@ def look(path: Path) -> Found:
             manifest = read_manifest(path)
             missing = sorted(manifest["files"].keys() - sizes.keys())
             state = f"not whole: {', '.join(missing)} missing" if missing else "whole"
-        except ConfigError:
+        except Damaged:
             state = f"not whole: {MANIFEST} is damaged"
+        except (ConfigError, RunError) as error:
+            state = f"unknown: {error}"
     return Found(path, manifest, sum(sizes.values()), when, state)
 
 
@@ -78,5 +79,13 @@ def table(found: Sequence[Found]) -> str:
         facts = one.manifest or {}
         tokens = count(facts["tokens"]) if "tokens" in facts else "?"
         when = one.when.strftime("%Y-%m-%d %H:%M:%S")
-        rows.append((str(step_of(one.path)), tokens, str(facts.get("strategy", "?")), str(facts.get("world_size", "?")), size(one.bytes), when, one.state))
+        rows.append((_step(one), tokens, str(facts.get("strategy", "?")), str(facts.get("world_size", "?")), size(one.bytes), when, one.state))
     return aligned(rows, {2, 5, 6})
+
+
+def _step(found: Found) -> str:
+    """The step as the manifest says, else as the name does, else the name: it may be a copy, or one that was set aside."""
+    name = os.path.basename(os.path.abspath(found.path))
+    if found.manifest is not None:
+        return str(found.manifest["step"])
+    return str(step_of(Path(name))) if NAME.fullmatch(name) else name

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from trainer.checkpoint.directory import Damaged, find, set_aside
+from trainer.checkpoint.directory import LAUNCHES, Damaged, find, set_aside, written_by
 from trainer.checkpoint.load import load
 from trainer.distributed import from_rank_0
 from trainer.errors import RunError
@@ -20,20 +20,26 @@ from trainer.strategies.engine import Engine
 def resume(engine: Engine, run_dir: Path, wanted: str, facts: Mapping[str, Any], *, strict: bool = True) -> tuple[Position, Path | None]:
     """Load what `checkpoint.resume` (`wanted`) means into `engine`: where training goes on, and the checkpoint, if any. A collective.
 
-    With "auto" a damaged checkpoint is kept aside, and the newest whole one is taken.
+    With "auto" a damaged checkpoint is kept aside, and the newest whole one is taken. Where this launch (see `facts`) has written
+    checkpoints already, its ranks are started again: then the newest of those is taken in this way, whatever is `wanted`.
 
     Raises:
         ConfigError: there is none to go on from although there should be, or it does not fit.
         RunError: a damaged one cannot be kept aside.
     """
+
+    def look() -> tuple[Path | None, bool]:
+        own = [] if wanted == "auto" else written_by(run_dir, facts[LAUNCHES])
+        return (own[-1], True) if own else (find(run_dir, wanted), wanted == "auto")
+
     while True:
-        found = from_rank_0(lambda: find(run_dir, wanted))  # another node may not see the same files yet
+        found, newest = from_rank_0(look)  # another node may not see the same files yet
         if found is None:
             return Position(0, 0), None
         try:
             return load(engine, found, facts, strict=strict), found
         except Damaged as error:
-            if wanted != "auto":
+            if not newest:
                 raise
             _keep_aside(found, error.what)
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from trainer.checkpoint.directory import directory, list_whole, remove_old
 from trainer.checkpoint.save import SaveFailed, write
-from trainer.errors import RunError
+from trainer.errors import ConfigError, RunError, run_again
 from trainer.sections import CheckpointConfig
 from trainer.state import Position
 from trainer.strategies.engine import Engine
@@ -38,6 +38,7 @@ class Saver:
         self.saved = saved
         """The step of the newest checkpoint that is whole; -1: none."""
         self._engine, self._run_dir, self._keep, self._facts, self._before = engine, run_dir, knobs.keep, facts, before
+        self._resume = knobs.resume
         self._copy = HostCopy(engine.device) if knobs.overlap else None
         # Its collectives run beside those of training: they need a group of their own, and no GPU.
         self._group: Any = dist.new_group(backend="gloo") if knobs.overlap else None
@@ -55,17 +56,18 @@ class Saver:
         self.wait()
         self._began = time.monotonic()
         self._before(position.step, directory(self._run_dir, position.step))
-        future: Future[Path] = Future()
-        self._under_way = position, future
         state = self._state(position)
+        future: Future[Path] = Future()
         if self._copy is None:
             self._write(state, position, future)
+        else:
+            first, copied = not self._copy.bytes, self._copy.take(state)
+            if first and dist.get_rank() == 0:
+                tqdm.write(f"memory    checkpoint.overlap keeps a copy of the state: {self._copy.bytes / 1e6:,.0f} MB on each rank", file=sys.stdout)
+            threading.Thread(target=self._write, args=(copied, position, future), name="save", daemon=True).start()
+        self._under_way = position, future  # only now is there somebody to end it, for whom others may wait
+        if self._copy is None:
             self.wait()
-            return
-        first, copied = not self._copy.bytes, self._copy.take(state)
-        if first and dist.get_rank() == 0:
-            tqdm.write(f"memory    checkpoint.overlap keeps a copy of the state: {self._copy.bytes / 1e6:,.0f} MB on each rank", file=sys.stdout)
-        threading.Thread(target=self._write, args=(copied, position, future), name="save", daemon=True).start()
 
     def poll(self) -> None:
         """Tell how the save under way ended, if it has."""
@@ -98,16 +100,24 @@ class Saver:
         except SaveFailed as error:
             raise RunError(
                 f"step {position.step}: {error}; this was the last save, and {self._newest()}. "
-                "Make room or make it writable, then run the same command: it goes on from there"
+                f"Make room or make it writable, then {run_again(self._run_dir, self._resume)}: it goes on from there"
             ) from error
         self.saved = position.step
         self._remove_old()
 
     def close(self, kind: type[BaseException] | None = None, *_: object) -> None:
-        """Let a save that is under way come to its end, whatever error ends the run; only a second interrupt does not wait."""
-        if self._under_way is not None and kind is not KeyboardInterrupt:
+        """Let a save that is under way come to its end, whatever error ends the run; only a second interrupt does not wait.
+
+        The group's connections are given back, unless a thread still holds them.
+        """
+        if kind is KeyboardInterrupt:
+            return
+        if self._under_way is not None:
             with suppress(Exception):  # an earlier error is being said
                 self._under_way[1].result(timeout=CLOSE_SECONDS)
+        if self._group is not None and (self._under_way is None or self._under_way[1].done()):
+            dist.destroy_process_group(self._group)
+            self._group = None
 
     def _state(self, position: Position) -> dict[str, Any]:
         if position.updates == 0:
@@ -116,6 +126,8 @@ class Saver:
 
     def _write(self, state: dict[str, Any], position: Position, future: Future[Path]) -> None:
         try:
+            if self._engine.device.type == "cuda":
+                torch.cuda.set_device(self._engine.device)  # a thread begins on device 0, whatever its rank's is
             path = write(state, position, self._run_dir, self._facts, self._group)
             self._remove_old()
             future.set_result(path)
@@ -126,8 +138,8 @@ class Saver:
         if dist.get_rank() == 0:
             try:
                 remove_old(self._run_dir, self._keep)
-            except OSError as error:
-                _warn(f"old checkpoints in {self._run_dir} cannot be removed: {error.strerror}")
+            except (OSError, ConfigError, RunError) as error:
+                _warn(f"old checkpoints in {self._run_dir} cannot be removed: {getattr(error, 'strerror', None) or error}")
 
     def _newest(self) -> str:
         whole = list_whole(self._run_dir)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from trainer.checkpoint.directory import Damaged, check_format, read_manifest, sha256
-from trainer.errors import RunError
+from trainer.checkpoint.directory import Damaged, read_manifest, sha256
+from trainer.errors import ConfigError, RunError
 
 PROGRESS_AFTER = 2.0  # seconds
 
@@ -22,6 +22,8 @@ def problems(path: Path) -> list[str]:
         files = read_manifest(path)["files"]
     except Damaged as error:
         return [error.what]
+    except (ConfigError, RunError) as error:  # the others of the run are checked all the same
+        return [str(error)]
     return _wrong_files(path, files)
 
 
@@ -44,10 +46,12 @@ def check(path: Path) -> None:
     """Raise for a checkpoint that cannot be trusted.
 
     Raises:
-        ConfigError: its format is newer than is known here.
+        ConfigError: its format is newer than is known here, or this user may not read it.
         RunError: a file is damaged or missing; names it.
     """
-    manifest = read_manifest(path)
-    check_format(path, manifest)
+    try:
+        manifest = read_manifest(path)
+    except Damaged as error:
+        raise RunError(f"{path}: is damaged: {error.what}") from error
     if wrong := _wrong_files(path, manifest["files"]):
         raise RunError(f"{path}: is damaged: {'; '.join(wrong)}")

@@ -60,8 +60,10 @@ def _collectives(sight: RankSight, group: str) -> str:
 
 
 def _why_none(sight: RankSight) -> str:
+    not_asked = sight.here and sight.record.process_start is None
+    here = "this system does not say whether its process is still the same, so it was not asked" if not_asked else "it does not answer"
     return {
         Life.STOPPED: "a stopped process cannot answer",
         Life.DEAD: "its process is gone",
         Life.ENDED: "it has ended",
-    }.get(sight.life, "it does not answer" if sight.here else f"it is on {sight.record.host}, and has not seen itself stand still")
+    }.get(sight.life, here if sight.here else f"it is on {sight.record.host}, and has not seen itself stand still")

@@ -13,7 +13,7 @@ from trainer.writing import write_whole
 DIRECTORY = "ranks"
 DIAGNOSIS = "diagnosis.txt"
 STACKS_SIGNAL = signal.SIGUSR2
-
+READ_ATTEMPTS = 2
 
 UNEQUAL_SIZES = ("gather", "scatter", "alltoall", "alltoall_base", "all_to_all")
 """Collectives to which the ranks may bring different sizes, or some of them nothing."""
@@ -106,18 +106,25 @@ def write(run_dir: Path, record: RankRecord) -> None:
 
 
 def read(run_dir: Path) -> dict[int, RankRecord]:
-    """The records of a run by rank; those of ranks that the newest start does not have are left out."""
-    found: list[RankRecord] = []
-    for path in directory(run_dir).glob("rank-*.json"):
-        try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # removed since it was listed
-            continue
-        found.append(RankRecord(**{**values, "recent": [Collective(**item) for item in values["recent"]]}))
+    """The records of a run by rank; those that cannot be read, and of ranks that the newest start does not have, are left out."""
+    found = [record for path in directory(run_dir).glob("rank-*.json") if (record := _read(path)) is not None]
     if not found:
         return {}
     newest = max(found, key=lambda record: record.started)
     return {record.rank: record for record in sorted(found, key=lambda record: record.rank) if record.rank < newest.world_size}
+
+
+def _read(path: Path) -> RankRecord | None:
+    for _ in range(READ_ATTEMPTS):
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return RankRecord(**{**values, "recent": [Collective(**item) for item in values["recent"]]})
+        except OSError:  # removed since it was listed; or replaced since it was opened, as NFS says it (ESTALE)
+            continue
+        # Of an earlier start, which had more ranks: emptied by a power cut, or of another version. No run may end for that.
+        except (ValueError, KeyError, TypeError):
+            break
+    return None
 
 
 def process_start(pid: int) -> int | None:

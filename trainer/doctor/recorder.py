@@ -47,12 +47,12 @@ class Recorder:
             directory(run_dir).mkdir(parents=True, exist_ok=True)
             self.where = Whereabouts(live_path(run_dir, rank))
             self._stacks = stacks_path(run_dir, rank).open("w")
+            if rank == 0:
+                (directory(run_dir) / DIAGNOSIS).unlink(missing_ok=True)
+            faulthandler.register(STACKS_SIGNAL, file=self._stacks, all_threads=True)  # before the record, which lets others send it
+            write(run_dir, self.record)
         except OSError as error:
             raise RunError(f"run_dir={run_dir}: cannot be written ({error.strerror}); give a directory with room in which this user may write") from error
-        if rank == 0:
-            (directory(run_dir) / DIAGNOSIS).unlink(missing_ok=True)
-        faulthandler.register(STACKS_SIGNAL, file=self._stacks, all_threads=True)
-        write(run_dir, self.record)
 
     def look(self) -> float:
         """Write where the rank is now; returns for how many seconds it has not come further."""
@@ -69,10 +69,9 @@ class Recorder:
             self._stacks.seek(0)
             self._stacks.truncate()
             faulthandler.dump_traceback(self._stacks, all_threads=True)
-        if where.settled:
-            self._first = self._first or (now, where.step)
-            if where.step > self._first[1]:
-                record.step_seconds = (record.changed - self._first[0]) / (where.step - self._first[1])
+        self._first = (self._first or (now, where.step)) if where.settled else None
+        if self._first is not None and where.step > self._first[1]:
+            record.step_seconds = (record.changed - self._first[0]) / (where.step - self._first[1])
         self._write(now)
         return now - record.changed
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from trainer.doctor.record import Collective
 
@@ -44,10 +44,9 @@ def first_difference(recent: Mapping[int, Sequence[Collective]]) -> Difference |
 def _judge(group: str, number: int, here: Mapping[int, Collective], kinds: Counter[str], by_rank: Mapping[int, Mapping[int, Collective]]) -> Difference:
     longest = max(by_rank.values(), key=len)
     before = [longest[key] for key in sorted(longest) if key < number]  # the same on all ranks
-    usual = _usual_next(before)
-    wanted = next((item for item in here.values() if usual is not None and item.kind == usual.kind), None)
-    if wanted is None and len(kinds) == 2 and kinds.most_common()[0][1] > kinds.most_common()[1][1]:
-        wanted = next(item for item in here.values() if item.kind == kinds.most_common()[0][0])
+    names = [item.kind for item in before]
+    usual = _usual_next(names, kinds, CONTEXT) or _most(kinds) or _usual_next(names, kinds, 1) or _first_of_two(names, kinds)
+    wanted = next((item for item in here.values() if item.kind == usual), None)
     ranks = [rank for rank, item in here.items() if wanted is None or item.kind != wanted.kind]
     found = here[ranks[0]]
     on_others = [(items[number], items[number + 1]) for rank, items in by_rank.items() if rank not in ranks and number in items and number + 1 in items]
@@ -55,14 +54,32 @@ def _judge(group: str, number: int, here: Mapping[int, Collective], kinds: Count
     return Difference(number, group, ranks, found, wanted, skipped)
 
 
-def _usual_next(before: Sequence[Collective]) -> Collective | None:
-    """What came last time after the same collectives as the end of `before`."""
-    kinds = [item.kind for item in before]
-    best, place = 0, None
-    for index in range(1, len(kinds)):
+def _usual_next(before: Sequence[str], among: Collection[str], least: int) -> str | None:
+    """Which of `among` came last after the same collectives as the end of `before`: after most of them, and at least so many.
+
+    What else came there, such as a save after some steps, does not count: it is none of the things that the ranks have now.
+    """
+    best, found = least, None
+    for index, kind in enumerate(before):
         length = 0
-        while length < min(CONTEXT, index) and kinds[index - 1 - length] == kinds[-1 - length]:
+        while length < min(CONTEXT, index) and before[index - 1 - length] == before[-1 - length]:
             length += 1
-        if length >= best and length:
-            best, place = length, index
-    return None if place is None else before[place]
+        if kind in among and length >= best:
+            best, found = length, kind
+    return found
+
+
+def _most(kinds: Counter[str]) -> str | None:
+    """What more ranks have than have anything else."""
+    (first, most), *others = kinds.most_common()
+    return first if len(others) == 1 and most > others[0][1] else None
+
+
+def _first_of_two(before: Sequence[str], kinds: Collection[str]) -> str | None:
+    """Of two kinds the one that the other has followed, and never the other way round: the rank that has the other has skipped it.
+
+    It tells where nothing like the end of `before` has been yet, such as after the first save.
+    """
+    pairs = set(pairwise(before))
+    firsts = [one for one, other in permutations(kinds, 2) if (one, other) in pairs]
+    return firsts[0] if len(kinds) == 2 and len(firsts) == 1 else None

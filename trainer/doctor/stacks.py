@@ -30,26 +30,32 @@ def _ask(path: Path, sight: RankSight) -> int | None:
     """Ask for the stacks; returns where in the file the answer will begin, or None where none will come."""
     if not sight.here or sight.life not in (Life.RUNNING, Life.SILENT):  # a stopped process cannot answer
         return None
-    size = path.stat().st_size
-    with suppress(ProcessLookupError, PermissionError):  # gone meanwhile; or another user's
+    if sight.record.process_start is None:  # nobody knows whether the process id is still the rank's: the signal would end another program
+        return None
+    with suppress(OSError):  # gone meanwhile; or another user's; or the file is gone
+        size = path.stat().st_size
         os.kill(sight.record.pid, STACKS_SIGNAL)
         return size
     return None
 
 
 def _answer(path: Path, start: int | None) -> str:
-    if start is not None:
-        end = time.monotonic() + ANSWER_SECONDS
-        size = start
-        while time.monotonic() < end:
-            time.sleep(QUIET_SECONDS if size > start else POLL_SECONDS)
-            before, size = size, path.stat().st_size
-            if size == before > start:
-                break
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # without the stacks of one rank the rest is told
+        if start is not None:
+            _wait_for_more(path, start)
         data = path.read_bytes()
         return relevant((data[start:] or data).decode(errors="replace"))
     return ""
+
+
+def _wait_for_more(path: Path, start: int) -> None:
+    end = time.monotonic() + ANSWER_SECONDS
+    size = start
+    while time.monotonic() < end:
+        time.sleep(QUIET_SECONDS if size > start else POLL_SECONDS)
+        before, size = size, path.stat().st_size
+        if size == before > start:
+            break
 
 
 def relevant(text: str) -> str:

@@ -13,7 +13,7 @@ from trainer.doctor.diagnose import Diagnosis, Kind
 from trainer.doctor.examine import examine
 from trainer.doctor.record import DIAGNOSIS, directory
 from trainer.doctor.sight import Life, RankSight, look
-from trainer.errors import EXIT_FAILED, RunError
+from trainer.errors import EXIT_FAILED, RunError, run_again
 from trainer.units import duration
 
 POLL_SECONDS = 0.5
@@ -32,28 +32,31 @@ def stalled(run_dir: Path, timeout: float) -> list[RankSight]:
     return seen if waiting and all(sight.life is Life.DEAD or sight.still >= timeout for sight in waiting) else []
 
 
-def finding(run_dir: Path, timeout: float) -> Stalled:
-    """Examine a run that stands still, print what is found, write it down, and give the error that ends the run."""
+def finding(run_dir: Path, timeout: float, resume: str) -> Stalled:
+    """Examine a run that stands still, print what is found, write it down, and give the error that ends the run.
+
+    `resume` is its `checkpoint.resume`.
+    """
     found, page = examine(run_dir, standing=True)
-    sentence = stall_message(found, timeout)
+    sentence = stall_message(found, timeout, run_again(run_dir, resume))
     print(page, file=sys.stderr, flush=True)
     with suppress(OSError):  # a full disk: it has been printed
         (directory(run_dir) / DIAGNOSIS).write_text(f"{sentence}\n", encoding="utf-8")
     return Stalled(sentence)
 
 
-def stall_message(found: Diagnosis, timeout: float) -> str:
-    """What ended the run, in one sentence."""
+def stall_message(found: Diagnosis, timeout: float, again: str) -> str:
+    """What ended the run, in one sentence; `again` says how to go on."""
     cause = "no cause was found" if found.kind is Kind.HEALTHY else found.sentence
     since = f"no rank came further for {duration(timeout)} (run.stall_timeout={timeout:g})"
-    return f"{cause}; {since}, so the run was ended; the same command goes on from the last checkpoint"
+    return f"{cause}; {since}, so the run was ended; {again} to go on from the last checkpoint"
 
 
 class Watch:
     """What a rank's recorder calls while the rank does not come further: the lowest rank that can tells, and all end their processes."""
 
-    def __init__(self, run_dir: Path, rank: int, timeout: float, tell: Callable[[int, RunError], None]):
-        self._run_dir, self._rank, self._timeout, self._tell = run_dir, rank, timeout, tell
+    def __init__(self, run_dir: Path, rank: int, timeout: float, resume: str, tell: Callable[[int, RunError], None]):
+        self._run_dir, self._rank, self._timeout, self._resume, self._tell = run_dir, rank, timeout, resume, tell
         self.patience = min(STILL_SECONDS, timeout / 2) if timeout else STILL_SECONDS
         """Seconds without a change from which on it is to be called."""
 
@@ -67,7 +70,7 @@ class Watch:
             if not seen:
                 return
             if self._rank == min((sight.rank for sight in seen if sight.life is Life.RUNNING), default=self._rank):
-                self._tell(self._rank, finding(self._run_dir, self._timeout))
+                self._tell(self._rank, finding(self._run_dir, self._timeout, self._resume))
             else:
                 _wait_for(told)
         sys.stdout.flush()

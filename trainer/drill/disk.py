@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainer.drill.processes import marked
@@ -39,6 +39,13 @@ def small_disk(path: Path, size: int) -> Iterator[str | None]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
+def take_away(work: Path) -> None:
+    """Take away the small disks below `work`, of a drill that was killed."""
+    for path in work.glob("*/checkpoints"):
+        if path.is_mount():
+            subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
 def fill(ballast: Path) -> None:
     """Write the file `ballast` until there is no room on its disk."""
     piece = bytes(1 << 16)
@@ -53,5 +60,6 @@ def fill(ballast: Path) -> None:
 def limit(mark: str, size: int) -> None:
     """No process with this mark may write a file beyond `size` bytes; nor may those that it starts. `resource.RLIM_INFINITY`: as before."""
     for pid in marked(mark):
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
+        with suppress(ProcessLookupError):  # it has ended since
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))

@@ -15,15 +15,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from trainer import own_options
+from trainer import own_options, signals
 from trainer.callbacks.metrics import METRICS
 from trainer.checkpoint.directory import directory
 from trainer.config import Config
-from trainer.drill import faults, processes
+from trainer.drill import disk, faults, processes
 from trainer.drill.faults import Plan
 from trainer.drill.options import LEAST_STEPS, DrillOptions
 from trainer.drill.outcome import Outcome
-from trainer.drill.run import Missed, Overdue, Run
+from trainer.drill.run import Failed, Missed, Overdue, Run
 from trainer.errors import ConfigError, RunError
 from trainer.launchers.local import Local
 from trainer.run_lock import RunLock
@@ -42,11 +42,13 @@ def drill(base: Config, options: DrillOptions) -> None:
         RunError: work was lost, or something else is not as it should be.
     """
     steps = check(base, options)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in signals.NUMBERS:  # SIGINT too: it is ignored in what a script has started in the background
+        signal.signal(number, _interrupt)
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     run_dir, began = own_options.directory(base, "drill"), time.monotonic()
     with RunLock(run_dir):
         work = run_dir / "drill"
+        disk.take_away(work)
         shutil.rmtree(work, ignore_errors=True)  # of a drill before
         work.mkdir()
         try:
@@ -141,7 +143,7 @@ def rehearse(title: str, fault: Callable[..., None], plan: Plan, timeout: float,
         fault(plan, run, random.Random(f"{seed} {title}"), outcome)
     except Missed as error:
         outcome.impossible = str(error)
-    except Overdue as error:
+    except (Failed, Overdue) as error:
         outcome.wrong.append(f"{error}{run.last_words()}")
     finally:
         left = run.close()

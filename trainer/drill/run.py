@@ -23,7 +23,11 @@ LEFT_SECONDS = 5.0  # after its launcher has ended a run's processes have so lon
 
 
 class Missed(Exception):
-    """The moment for a fault did not come; the message says why."""
+    """The moment for a fault did not come, in a run that did as it should; the message says why."""
+
+
+class Failed(Exception):
+    """A run failed before its fault: whether that does harm cannot be told. The message says how."""
 
 
 class Overdue(Exception):
@@ -110,10 +114,21 @@ class Run:
         """Wait for the moment of a fault, `what` in words.
 
         Raises:
-            Missed: the run has ended before.
+            Missed: the run has come to its end before.
+            Failed: it has failed before.
         """
         if not self.until(condition) or self.over():
-            raise Missed(f"{what} was not met: the run ended before (exit status {self.statuses[-1]}{self.last_words()})")
+            self.succeeded(f"before {what}")
+            raise Missed(f"{what} was not met: the run came to its end before")
+
+    def succeeded(self, when: str) -> None:
+        """See that the present start comes to its end, without a fault; `when` in words.
+
+        Raises:
+            Failed: it does not.
+        """
+        if self.wait() != 0:
+            raise Failed(f"the run failed {when}: exit status {self.statuses[-1]}")
 
     def close(self) -> list[str]:
         """End what is left of the run; returns the command lines of processes that should have gone by themselves."""
@@ -128,24 +143,24 @@ class Run:
 
     def where(self, rank: int = 0) -> tuple[int, Phase | None]:
         """Step and phase of a rank; (0, None) before it has any."""
-        with suppress(OSError, ValueError, IndexError):
+        with suppress(OSError, ValueError):
             return Whereabouts.read(record.live_path(self.run_dir, rank))
         return 0, None
 
     def pids(self) -> dict[int, int]:
         """Rank to process id, of the ranks that have begun."""
-        with suppress(ValueError):
-            return {rank: found.pid for rank, found in record.read(self.run_dir).items()}
-        return {}
+        return {rank: found.pid for rank, found in record.read(self.run_dir).items()}
 
     def signal(self, rank: int, number: signal.Signals) -> None:
         """Send a signal to a rank.
 
         Raises:
-            Missed: its process has gone.
+            Missed: its process has gone, with the run's end.
+            Failed: the run has failed.
         """
         pid = self.pids().get(rank)
         if pid is None or not processes.has(pid, self.mark) or not processes.send(pid, number):
+            self.succeeded(f"before {number.name}")
             raise Missed(f"rank {rank} had gone before {number.name} was sent")
 
     def ask_to_stop(self) -> None:

@@ -69,12 +69,13 @@ class Launcher(Part):
         Raises:
             ConfigError: another run is at work in it; the message says who.
         """
+        from trainer.launch_id import started_again
         from trainer.run_lock import RunLock, refuse_if_held
 
         assert config.run_dir is not None
         first, launch = self.place()
         if first:
-            return RunLock(Path(config.run_dir), launch)
+            return RunLock(Path(config.run_dir), launch, started_again())
         refuse_if_held(Path(config.run_dir), launch)
         return nullcontext()
 

@@ -58,6 +58,11 @@ class Exchange:
         return any(failure.explained and not failure.secondary for failure in self.failures.values())
 
     @property
+    def failed(self) -> bool:
+        """Whether some rank has explained why the run has failed, so that the others wait for it in vain."""
+        return any(failure.conclusive for failure in self.failures.values())
+
+    @property
     def met(self) -> bool:
         """Whether any rank has called."""
         return self._attempt != ""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer import launch_id
 from trainer.checkpoint.directory import newest_step
-from trainer.errors import ConfigError, RunError, Stopped
+from trainer.errors import ConfigError, RunError, Stopped, run_again
 from trainer.launchers.base import TRAIN, Launcher, count_gpus, is_rank, load_work
 from trainer.launchers.processes import run_children
 from trainer.launchers.ranks import INTERRUPTED, RankDied, failure_recorded, restarting
@@ -76,6 +77,12 @@ class Local(Launcher):
         return self.node_rank == 0, f"{self.master_addr}:{self.master_port}" if self.nnodes > 1 else ""
 
     def launch(self, config: Config, work: str = TRAIN) -> None:
+        if is_rank() and config.run.max_restarts:
+            most = config.run.max_restarts
+            raise ConfigError(
+                f"run.max_restarts={most}: has no effect under torchrun, which starts its ranks again itself; leave it out, and give torchrun "
+                f"--max-restarts {most} (MAX_RESTARTS={most} launch/torchrun.sh)"
+            )
         lock = self.lock(config)
         with kept([]) as asked:
             try:
@@ -104,12 +111,16 @@ class Local(Launcher):
             load_work(work)(config, Place(), asked)
             return
         assert config.run_dir is not None
-        run_dir, without_progress = Path(config.run_dir), None
+        run_dir, launch, without_progress = Path(config.run_dir), launch_id.new(), None
         for restart in range(1, restarts + 2):
             if asked:
-                raise Stopped("before training began; run the same command to go on")
+                raise Stopped(
+                    "before training began; run the same command to go on"
+                    if restart == 1
+                    else f"before training went on; {run_again(run_dir, config.checkpoint.resume)} to go on"
+                )
             try:
-                run_children(self, config, nproc, work, asked)
+                run_children(self, config, nproc, work, launch, asked)
                 return
             except RankDied as error:
                 if restart > restarts or asked:

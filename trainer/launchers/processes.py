@@ -13,13 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-from trainer import signals
+from trainer import launch_id, signals
 from trainer.doctor.watch import finding, stalled
 from trainer.errors import EXIT_RESUMABLE, ConfigError, RunError
 from trainer.launchers.child import LAUNCHER_FD
-from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, RankDied, how_it_ended, judge, prefixed, read_failure
+from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, RankDied, how_it_ended, judge, prefixed, read_failures
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -32,8 +32,10 @@ Children = dict[int, subprocess.Popen[bytes]]
 """Rank to process."""
 
 
-def run_children(knobs: Local, config: Config, nproc: int, work: str, asked: list[int]) -> None:
-    """Start this machine's ranks, wait for all, and raise what their ends mean together. Signals are passed on and added to `asked`.
+def run_children(knobs: Local, config: Config, nproc: int, work: str, launch: str, asked: list[int]) -> None:
+    """Start this machine's ranks, wait for all, and raise what their ends mean together.
+
+    `asked` (see `signals.kept`) is passed on to them: what it holds already, and what is added. `launch` is what `launch_id.new` gave.
 
     Raises:
         ConfigError, RunError, Stopped: see `ranks.judge`.
@@ -46,18 +48,17 @@ def run_children(knobs: Local, config: Config, nproc: int, work: str, asked: lis
         children: Children = {}
         readers: list[threading.Thread] = []
         stack.callback(_end, children, readers)
-        stack.enter_context(_forwarded_signals(children, asked))
         try:
             with signals.held():  # until a child can keep them
-                _start(children, readers, knobs, nproc, work, files, stack)
-            died = _wait(children, files, _Frozen(config, children))
+                _start(children, readers, knobs, nproc, work, launch, files, stack)
+            died = _wait(children, files, _Frozen(config, children), asked)
         except KeyboardInterrupt:
             raise RunError(INTERRUPTED) from None
-        failures = [failure for rank in children if (failure := read_failure(_record(files, rank))) is not None]
-    judge({failure.rank: failure for failure in failures}, died)
+        failures = read_failures(_record(files, rank) for rank in children)
+    judge(failures, died)
 
 
-def _start(children: Children, readers: list[threading.Thread], knobs: Local, nproc: int, work: str, files: Path, life: ExitStack) -> None:
+def _start(children: Children, readers: list[threading.Thread], knobs: Local, nproc: int, work: str, launch: str, files: Path, life: ExitStack) -> None:
     with ExitStack() as stack:
         listener = stack.enter_context(listen("127.0.0.1" if knobs.nnodes == 1 else "", knobs.master_port)) if knobs.node_rank == 0 else None
         port = listener.getsockname()[1] if listener else knobs.master_port
@@ -75,6 +76,7 @@ def _start(children: Children, readers: list[threading.Thread], knobs: Local, np
                 "MASTER_PORT": str(port),
                 ERROR_FILE: str(_record(files, rank)),
                 LAUNCHER_FD: str(alive),
+                launch_id.VARIABLE: launch,
             }
             env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
             if knobs.interface is not None:
@@ -102,32 +104,13 @@ def _record(files: Path, rank: int) -> Path:
     return files / f"rank-{rank}.json"
 
 
-@contextmanager
-def _forwarded_signals(children: Children, asked: list[int]) -> Iterator[None]:
-    """SIGTERM, and SIGINT once, are passed on; SIGINT twice raises KeyboardInterrupt here."""
-
-    def forward(number: int, _: Any) -> None:
-        if number == signal.SIGINT and signal.SIGINT in asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        for child in children.values():
-            if child.poll() is None:
-                child.send_signal(number)
-
-    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 class _Frozen:
     """Sees a run in which no rank is left that could see itself stand still: all stopped, say. (Else a rank does: `trainer.doctor.watch`.)"""
 
     def __init__(self, config: Config, children: Children):
         assert config.run_dir is not None
         self._run_dir, self._timeout, self._children = Path(config.run_dir), config.run.stall_timeout, children
+        self._resume = config.checkpoint.resume
         self._patience = self._timeout + max(2.0, self._timeout / 10)
         self._next = time.monotonic() + self._patience
 
@@ -142,18 +125,25 @@ class _Frozen:
         self._next = time.monotonic() + max(1.0, self._timeout / 10)
         seen = stalled(self._run_dir, self._patience)
         if {child.pid for child in self._children.values()} <= {sight.record.pid for sight in seen}:  # and no earlier start's
-            raise RankDied(str(finding(self._run_dir, self._timeout)))
+            raise RankDied(str(finding(self._run_dir, self._timeout, self._resume)))
 
 
-def _wait(children: Children, files: Path, frozen: _Frozen) -> dict[int, str]:
-    """Wait for all to end; the rest are ended soon after one has failed. Returns who died by itself, and how.
+def _wait(children: Children, files: Path, frozen: _Frozen, asked: list[int]) -> dict[int, str]:
+    """Wait for all to end; the rest are ended soon after one has failed. All get the signals of `asked`.
+
+    Returns who died by itself, and how.
 
     Raises:
         RankDied: the run stands still.
     """
     died: dict[int, str] = {}
     failed_at: float | None = None
+    passed_on = 0
     while True:
+        for number in asked[passed_on:]:
+            passed_on += 1
+            for child in children.values():
+                child.send_signal(number)  # nothing where it has ended
         ended = {rank: status for rank, child in children.items() if (status := child.poll()) is not None}
         for rank, status in ended.items():
             if status in (0, EXIT_RESUMABLE):

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,11 @@ class Failure:
         """Whether this only tells that another rank has gone."""
         return ("gloo" in self.message and "Connection" in self.message) or "could not reach the other processes" in self.message
 
+    @property
+    def conclusive(self) -> bool:
+        """Whether it explains why the run has failed. (A rank that stopped has not: it did its part.)"""
+        return self.explained and self.kind != "Stopped" and not self.secondary
+
     def to_json(self) -> str:
         """As torchrun reads it, with what `from_json` needs."""
         message = {"message": self.message, "extraInfo": {"py_callstack": self.trace, "timestamp": str(int(time.time()))}}
@@ -94,9 +99,11 @@ def tell_failure(rank: int, error: BaseException) -> None:
     _write(Failure.of(rank, error))
 
 
-def read_failure(path: Path) -> Failure | None:
-    """What a rank wrote down, or None where it had no time to."""
-    return Failure.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+def read_failures(paths: Iterable[Path]) -> dict[int, Failure]:
+    """What ranks wrote down to `paths`, by rank, the first to fail first; who had no time to write is left out."""
+    written = sorted((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime_ns)
+    failures = [Failure.from_json(path.read_text(encoding="utf-8")) for path in written]
+    return {failure.rank: failure for failure in failures}
 
 
 def how_it_ended(status: int) -> str:
@@ -117,7 +124,7 @@ def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
     Raises:
         RankDied, ConfigError, RunError, Stopped: nothing is raised when all ranks ended well.
     """
-    explained = [failure for failure in failures.values() if failure.explained and failure.kind != "Stopped" and not failure.secondary]
+    conclusive = [failure for failure in failures.values() if failure.conclusive]
     unexplained = sorted((failure for failure in failures.values() if not failure.explained or failure.secondary), key=lambda failure: failure.secondary)
     for failure in failures.values():
         if failure.kind == STALLED:
@@ -125,8 +132,8 @@ def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
     if died:
         rank, how = next(iter(died.items()))
         raise RankDied(f"rank {rank} died: it {how}; the other ranks were ended")
-    if explained:
-        culprit = explained[0]
+    if conclusive:
+        culprit = conclusive[0]
         raise ConfigError(culprit.message) if culprit.kind == "ConfigError" else RunError(culprit.message)
     if unexplained:
         culprit = unexplained[0]

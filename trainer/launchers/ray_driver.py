@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import shutil
-import signal
 import socket
 import sys
 import threading
@@ -18,11 +17,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer import launch_id
 from trainer.errors import ConfigError, RunError, Stopped
 from trainer.launchers.base import count_gpus
 from trainer.launchers.link import Exchange
 from trainer.launchers.ranks import INTERRUPTED, RankDied, judge, restarting
 from trainer.launchers.ray_guard import guarded
+from trainer.signals import kept
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -139,32 +140,25 @@ def _supervise(exchange: Exchange, fit: Callable[[], None]) -> Exception | None:
         except Exception as error:
             result.append(error)
 
-    asked: list[int] = []
-
-    def forward(number: int, _: Any) -> None:
-        if number == signal.SIGINT and signal.SIGINT in asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        exchange.ask(number)
-
-    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    over_since: float | None = None
+    failed_at: float | None = None
+    passed_on = 0
     try:
-        while thread.is_alive():
-            thread.join(POLL_SECONDS)
-            if asked and not exchange.met:
-                raise Stopped("before training began; run the same command to go on")
-            if exchange.over:
-                over_since = over_since or time.monotonic()
-                if time.monotonic() - over_since > GRACE_SECONDS:
-                    exchange.end()
+        with kept([]) as asked:
+            thread.start()
+            while thread.is_alive():
+                thread.join(POLL_SECONDS)
+                if asked and not exchange.met:
+                    raise Stopped("before training began; run the same command to go on")
+                for number in asked[passed_on:]:  # not in the handler, which may interrupt what holds the exchange's lock
+                    passed_on += 1
+                    exchange.ask(number)
+                if exchange.failed:
+                    failed_at = failed_at or time.monotonic()
+                    if time.monotonic() - failed_at > GRACE_SECONDS:
+                        exchange.end()
     except KeyboardInterrupt:
         raise RunError(INTERRUPTED) from None
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
     return result[0] if result else None
 
 
@@ -194,6 +188,7 @@ def _fit(config: Config, work: str, exchange: Exchange, resources: dict[str, flo
     arguments = {
         "config": to_plain(config),
         "work": work,
+        "launch": launch_id.new(),  # for every start of the workers
         "launcher": asdict(exchange.address),
         "directory": os.getcwd(),
         "terminal": sys.stderr.isatty() and sys.stdout.isatty(),

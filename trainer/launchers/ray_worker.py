@@ -40,7 +40,8 @@ def run_rank(arguments: dict[str, Any]) -> None:
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             _enter(arguments["directory"])
-            load_work(arguments["work"])(from_plain(arguments["config"]), Place(rank, context.get_world_size(), context.get_local_rank()), asked, tell)
+            place = Place(rank, context.get_world_size(), context.get_local_rank(), arguments["launch"])
+            load_work(arguments["work"])(from_plain(arguments["config"]), place, asked, tell)
     except Exception as error:
         failure = Failure.of(rank, error)
         line.send(failure=failure.to_json())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class RopeScaling:
     """Llama 3.1's stretching of the rotary wavelengths to longer contexts (arXiv:2407.21783)."""
 
-    factor: float = 8.0
-    """How much the long wavelengths are stretched."""
+    factor: float = 1.0
+    """How much the long wavelengths are stretched; 1: not at all."""
     low_freq_factor: float = 1.0
     """Wavelengths above original_max_seq_len / this are stretched in full."""
     high_freq_factor: float = 4.0
@@ -48,8 +48,8 @@ class GPT(LanguageModel):
     """Longest sequence that is accepted; null: the data's. No parameter depends on it."""
     rope_theta: float = 10000.0
     """Base of the rotary wavelengths."""
-    rope_scaling: RopeScaling | None = None
-    """Null: none."""
+    rope_scaling: RopeScaling | None = field(default_factory=RopeScaling)  # not None: a command line cannot set a key of what is null
+    """With a factor of 1, or null: none."""
     norm_eps: float = 1e-5
     """Epsilon of RMSNorm."""
     tie_embeddings: bool = False
@@ -88,7 +88,7 @@ class GPT(LanguageModel):
             ffn_dim=self.inner_dim(),
             vocab_size=self.vocab_size or vocab,
             rope_theta=self.rope_theta,
-            rope_scaling=self.rope_scaling,
+            rope_scaling=self.stretching(),
             norm_eps=self.norm_eps,
             tie_embeddings=self.tie_embeddings,
             dropout=self.dropout,
@@ -98,6 +98,10 @@ class GPT(LanguageModel):
     def inner_dim(self) -> int:
         """`ffn_dim`, or what null means."""
         return self.ffn_dim or -(-8 * self.dim // (3 * 64)) * 64
+
+    def stretching(self) -> RopeScaling | None:
+        """`rope_scaling`, where it changes anything."""
+        return self.rope_scaling if self.rope_scaling is not None and self.rope_scaling.factor != 1 else None
 
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
         return list(module.layers)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ def llama_config(model: GPT, spec: Mapping[str, Any]) -> dict[str, Any]:
 
     With the rotary keys of transformers 4, which newer ones and other readers of such files know as well.
     """
-    scaling = model.rope_scaling
+    scaling = model.stretching()
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.distributed import LISTEN_FD, Place
-from trainer.launchers.ranks import ERROR_FILE, failure_recorded, how_it_ended, read_failure
+from trainer.launchers.ranks import ERROR_FILE, failure_recorded, how_it_ended, read_failures
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 GRACE_SECONDS = 5.0  # after one rank has failed, the others have this long to say why they fail too
@@ -140,10 +140,8 @@ class Forked:
         died = [rank for rank in failed if rank not in records and rank not in self._killed]
         if died:  # its end explains what the others say
             return Failed(died[0], f"{how_it_ended(failed[died[0]])} without a word", self._printed(died[0]), False)
-        told = sorted((path.stat().st_mtime, path) for path in records.values())
-        if told:
-            failures = [failure for _, path in told if (failure := read_failure(path))]
-            culprit = min(failures, key=lambda failure: failure.secondary)  # the first in time, but not one that only lost a connection
+        if failures := read_failures(records.values()):
+            culprit = min(failures.values(), key=lambda failure: failure.secondary)  # the first in time, but not one that only lost a connection
             trace = culprit.trace.strip()
             return Failed(culprit.rank, culprit.message if culprit.explained else trace.splitlines()[-1], trace, culprit.kind == "ConfigError")
         return Failed(next(iter(failed)), f"not done after {self.timeout:g} s (prove.timeout)", self._printed(next(iter(failed))), False)

@@ -35,6 +35,7 @@ def prove(base: Config, options: ProveOptions) -> None:
     if "WORLD_SIZE" in os.environ:
         raise ConfigError("WORLD_SIZE is set: the proof starts its own processes; run it without torchrun")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that the ranks are ended too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a script has started in the background
     began = time.monotonic()
     run_dir = own_options.directory(base, "prove")
     with tempfile.TemporaryDirectory(prefix="prove-") as scratch:
