@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from tests import ranks, tiny
 from tests.disks import small_disk
 from tests.test_worker import metrics, run, weights
 from tests.tiny import Tiny, Trained
-from trainer.bad_steps import BAD_STEPS, BadStep, Start, go_back, note, skipped, stop
+from trainer.bad_steps import BAD_STEPS, BadStep, Start, go_back, keep_lines, note, skipped, stop
 from trainer.checkpoint.directory import MANIFEST, directory, list_whole, read_manifest, sealed
 from trainer.config import Config
 from trainer.errors import RunError
 from trainer.order import Order
 from trainer.report.summary import summarise
 from trainer.sections import CheckpointConfig, OnBadSteps, OptimizerName, Precision
+from trainer.state import Position
 from trainer.strategies.accelerate import Accelerate
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
@@ -289,6 +291,20 @@ def test_going_back_ends_where_samples_are_not_the_cause(tmp_path: Path) -> None
     assert [(line["batch"], line["then"]) for line in lines(tmp_path)] == [(3, "gone back"), (4, "gone back"), (5, "gone back"), (6, "stopped")]
 
 
+def twice_to_the_end(config: Config) -> list[str]:
+    """A run, and again from its last but one checkpoint."""
+    first = run(config)
+    shutil.rmtree(directory(Path(str(config.run_dir)), 6))
+    return [first, run(config)]
+
+
+def test_why_batches_are_passed_over_is_still_told_by_the_next_start(tmp_path: Path) -> None:
+    """Going on from step 4, batches 4 and 5 are passed over, and step 5 is taken again."""
+    config = tiny.config(Single(), tmp_path, model=nan_in(4, 5, 7), max_bad_steps=1, **ROLLBACK)
+    assert ranks.run(1, twice_to_the_end, dataclasses.replace(config, checkpoint=CheckpointConfig(every=2, keep=9))) == [["done", "done"]]
+    assert [(line["step"], line["batch"], line["then"]) for line in lines(tmp_path)] == [(4, 4, "skipped"), (5, 5, "gone back"), (5, 7, "skipped")]
+
+
 # -- what is said --------------------------------------------------------------------------------
 
 
@@ -311,6 +327,23 @@ def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
         (tmp_path / "disk" / "other").write_bytes(bytes(4096))
         with pytest.raises(RunError, match=rf"^{tmp_path}/disk/{BAD_STEPS}: cannot be written \(No space left on device\); make room"):
             note(bad(), "skipped", tmp_path / "disk")
+
+
+def test_lines_of_steps_that_are_taken_again_go(tmp_path: Path) -> None:
+    path = tmp_path / BAD_STEPS
+    keep_lines(tmp_path, Position(7, 0))
+    assert not path.exists()
+    for step, batch in [(3, 3), (8, 8), (10, 10), (6, 6), (8, 8), (9, 11)]:
+        note(bad(step=step, batch=batch), "skipped", tmp_path)
+    with path.open("a") as file:
+        file.write('{"step": 5, "th')  # a kill
+    keep_lines(tmp_path, Position(7, 0, passed_over=(10,)))
+    assert [(line["step"], line["samples"]) for line in lines(tmp_path)] == [(3, [3, 1]), (10, [3, 1]), (6, [3, 1])]
+    before = path.stat().st_ino
+    keep_lines(tmp_path, Position(7, 0, passed_over=(10,)))
+    assert path.stat().st_ino == before
+    keep_lines(tmp_path, Position(0, 0))
+    assert path.read_bytes() == b""
 
 
 def test_going_back_again_to_the_same_place_is_said() -> None:

@@ -59,6 +59,7 @@ MISTAKES = [
         "error: unknown key 'strategy.reshard_after_foward'; did you mean 'strategy.reshard_after_forward'?\n",
     ),
     (["strategy=fsdp", "+strategy.no_snyc=1"], "error: unknown key 'strategy.no_snyc'; did you mean 'strategy.no_sync'?\n"),
+    (["strategy.no_sync=true"], "error: strategy.no_sync=true: no strategy is chosen, so there is none to have it; add strategy=NAME\n"),
     (["trian.max_steps=3"], "error: unknown key 'trian.max_steps'; did you mean 'train.max_steps'?\n"),
     (["max_steps=3"], "error: unknown key 'max_steps'; did you mean 'train.max_steps'?\n"),
     (["+max_steps=3"], "error: unknown key 'max_steps'; did you mean 'train.max_steps'?\n"),

@@ -11,6 +11,7 @@ from trainer import config as configs
 from trainer.cli import main
 from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.models.gpt import RopeScaling
 
 
 def compose(*arguments: str) -> Config:
@@ -23,6 +24,12 @@ def compose(*arguments: str) -> Config:
 def test_no_strategy_is_single_or_ddp():
     assert compose().strategy.name == "single"
     assert compose("launcher.nproc_per_node=2").strategy.name == "ddp"
+
+
+def test_the_wavelengths_are_stretched_as_the_presets_of_llama_3_say():
+    llama = ["model=llama3_8b", "data=synthetic"]
+    assert compose(*llama).model.stretching() is None
+    assert compose(*llama, "model.rope_scaling.factor=8", "model.max_seq_len=131072").model.stretching() == RopeScaling(factor=8.0)
 
 
 def test_a_strategy_of_several_processes_gets_two_where_there_is_no_gpu():

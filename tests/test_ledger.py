@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 
 import pytest
 
+from tests import ranks, tiny
 from tests.launchers.running import losses, run
+from tests.test_bad_steps import ROLLBACK, nan_in, run_all
 from trainer.ledger import PARTS, Start, read, total
+from trainer.sections import CheckpointConfig
+from trainer.strategies.single import Single
 
 
 def test_a_run_that_is_killed_and_started_again(tmp_path):
@@ -41,3 +46,21 @@ def test_a_stop_that_was_asked_for_is_no_lost_time():
     starts[0].status = "running"
     totals = total(starts)
     assert (totals.away, totals.wall, totals.effective, totals.deaths) == (0.0, 110.0, 18 / 110, 1)
+
+
+def test_later_starts_of_one_process_begin_when_they_do(tmp_path):
+    """A run that goes back, though `checkpoint.resume=never` stands in its config, and then another one, as of a sweep."""
+    earlier, back, other = (tiny.config(Single(), tmp_path / name, model=nan_in(4), max_bad_steps=0, **ROLLBACK) for name in ("back", "back", "other"))
+    back = dataclasses.replace(back, checkpoint=CheckpointConfig(every=2, resume="never"))
+    other = dataclasses.replace(other, checkpoint=CheckpointConfig(resume="never"))
+    began = time.time()
+    assert ranks.run(1, run_all, [earlier, back, other]) == [["done"] * 3]
+    ended = time.time()
+    first, second = read(tmp_path / "back")
+    assert (first.status, first.first_step, first.taken) == ("failed", 1, 3)
+    assert (second.status, second.first_step, second.taken) == ("finished", 3, 6)
+    assert (first.repeated_steps, second.repeated_steps) == (0, 1)  # step 3
+    third, fourth = read(tmp_path / "other")
+    assert (third.first_step, fourth.first_step, fourth.repeated_steps) == (1, 1, 3)  # it goes back to the start
+    moments = [began, first.began, first.noted, second.began, second.noted, third.began, third.noted, fourth.began, fourth.noted, ended]
+    assert moments == sorted(moments)

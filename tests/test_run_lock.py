@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import pytest
 
 from tests.commands import ROOT, environment
 from tests.launchers.running import wait_until
+from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.launchers.local import Local
 from trainer.run_lock import LOCK, STALE_SECONDS, Holder, RunLock, refuse_if_held
 
 
@@ -126,3 +129,33 @@ def test_a_run_dir_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refused(tmp_path / "file") == f"run_dir={tmp_path}/file: cannot be written (File exists); give another, or make it writable"
     assert refused(tmp_path / "file" / "x") == f"run_dir={tmp_path}/file/x: cannot be written (Not a directory); give another, or make it writable"
+
+
+def test_a_launch_that_starts_its_ranks_again_does_not_wait_for_a_machine_that_is_lost(tmp_path: Path) -> None:
+    left_elsewhere(tmp_path, launch="launch 1")
+    for launch, again in [("launch 1", False), ("launch 2", True)]:
+        with pytest.raises(ConfigError, match="process 1 of alice on node7"):
+            RunLock(tmp_path, launch, again)
+    with RunLock(tmp_path, "launch 1", again=True):
+        holder = Holder.read(tmp_path / LOCK)
+        assert holder is not None
+        assert (holder.pid, holder.launch) == (os.getpid(), "launch 1")
+    left_elsewhere(tmp_path, launch="")
+    with pytest.raises(ConfigError, match="process 1 of alice on node7"):
+        RunLock(tmp_path, "", again=True)
+    (tmp_path / LOCK).unlink()
+    process = start_holder(tmp_path, "launch 1")
+    with pytest.raises(ConfigError, match=f"process {process.pid} of "):
+        RunLock(tmp_path, "launch 1", again=True)
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(("count", "name", "taken"), [("1", "launch 1", True), ("0", "launch 1", False), ("1", "none", False)])
+def test_torchrun_says_whether_it_starts_the_ranks_again(count: str, name: str, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "none" is what its id is when none was given: every launch's."""
+    left_elsewhere(tmp_path, launch=name)
+    for variable, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": name, "TORCHELASTIC_RESTART_COUNT": count}.items():
+        monkeypatch.setenv(variable, value)
+    with nullcontext() if taken else pytest.raises(ConfigError, match="alice on node7"), Local().lock(Config(run_dir=str(tmp_path))):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ from torch import Tensor, nn
 from tests import ranks, tiny
 from tests.tiny import Tiny
 from trainer.checkpoint.directory import directory, finished, list_whole, read_manifest
+from trainer.checkpoint.tensors import StoredTensors
 from trainer.config import Config
+from trainer.drill.outcome import differences
 from trainer.order import Order
-from trainer.sections import CheckpointConfig, EvalConfig, LogConfig, OptimizerName, ProfileConfig
+from trainer.sections import CheckpointConfig, EvalConfig, LogConfig, OptimizerName, Precision, ProfileConfig
+from trainer.strategies.accelerate import Accelerate
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
+from trainer.strategies.deepspeed import ZeRO1, ZeRO2, ZeRO3
 from trainer.strategies.fsdp import FSDP, HSDP
 from trainer.strategies.single import Single
 
@@ -97,6 +102,34 @@ def test_optimizer_state_goes_on_bit_equal(optim: dict[str, Any], tmp_path: Path
     assert one.keys() == other.keys()
     assert any(name.startswith("optim.") for name in one)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def slow(package: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.large, pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"the extra `{package}` is not installed")]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "world_size"),
+    [
+        pytest.param(Single(), 1, id="single"),
+        pytest.param(DDP(), 2, id="ddp"),
+        pytest.param(FSDP(), 2, id="fsdp"),
+        pytest.param(HSDP(), 4, id="hsdp", marks=pytest.mark.large),
+        pytest.param(ZeRO1(), 2, id="zero1", marks=slow("deepspeed")),
+        pytest.param(ZeRO2(), 2, id="zero2", marks=slow("deepspeed")),
+        pytest.param(ZeRO3(param_persistence_threshold=0), 2, id="zero3", marks=slow("deepspeed")),
+        pytest.param(Accelerate(), 2, id="accelerate", marks=slow("accelerate")),
+    ],
+)
+def test_fp32_masters_of_bf16_make_the_round_trip_bit_for_bit(strategy: Strategy, world_size: int, tmp_path: Path) -> None:
+    """Stopped and gone on with, a run has the weights and moments of one that was not."""
+    straight, stopped = (tiny.config(strategy, tmp_path / name, precision=Precision.bf16) for name in ("straight", "stopped"))
+    first = dataclasses.replace(stopped, train=dataclasses.replace(stopped.train, stop_at=2))
+    preload = ["trainer.strategies.deepspeed_engine"] if strategy.name.startswith("zero") else []
+    for config in (straight, first, stopped):
+        assert ranks.run(world_size, run, config, preload=preload) == ["done"] * world_size
+    assert {meta.dtype for meta in StoredTensors(directory(tmp_path / "stopped", 2)).metas.values()} == {torch.float32}
+    assert differences(directory(tmp_path / "stopped", 5), directory(tmp_path / "straight", 5)) == []
 
 
 def test_evaluation_in_between_changes_nothing(tmp_path: Path) -> None:
@@ -198,6 +231,23 @@ def test_to_start_again_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
     assert ranks.run(1, run, again) == ["done"]
     assert list_whole(tmp_path) == [directory(tmp_path, 2)]
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2]
+
+
+def test_going_on_from_the_last_step_of_another_run_saves_it_here(tmp_path: Path) -> None:
+    config = tiny.config(Single(), tmp_path / "a")
+    assert ranks.run(1, run, config) == ["done"]
+    last = directory(tmp_path / "a", 5)
+    other = dataclasses.replace(config, run_dir=str(tmp_path / "b"), checkpoint=CheckpointConfig(resume=str(last)))
+    assert ranks.run(1, run, other) == ["done"]
+    assert list_whole(tmp_path / "b") == [directory(tmp_path / "b", 5)]
+    one, here = weights(tmp_path / "a", 5), weights(tmp_path / "b", 5)
+    assert one.keys() == here.keys()
+    assert all(torch.equal(one[name], here[name]) for name in one)
+    (tmp_path / "link").symlink_to(last)
+    before = (last / "manifest.json").stat().st_ino
+    itself = dataclasses.replace(config, checkpoint=CheckpointConfig(resume=str(tmp_path / "link")))
+    assert ranks.run(1, run, itself) == ["done"]  # it is there already: not written a second time
+    assert (last / "manifest.json").stat().st_ino == before
 
 
 def test_keeps_the_newest_checkpoints(tmp_path: Path) -> None:

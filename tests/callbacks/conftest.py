@@ -15,7 +15,7 @@ def run_info(tmp_path: Path) -> Callable[..., RunInfo]:
     def make(**changes: Any) -> RunInfo:
         values: dict[str, Any] = {
             "run_dir": tmp_path,
-            "config": {"train": {"max_steps": 20}},
+            "config": {"train": {"max_steps": 20}, "checkpoint": {"resume": "auto"}},
             "strategy": "fsdp",
             "world_size": 2,
             "device": "cpu",

@@ -143,7 +143,8 @@ def test_a_full_disk_is_waited_for_then_an_error_and_no_line_is_half_written(tmp
         found = steps(tmp_path / METRICS)
         assert found == list(range(1, len(found) + 1))
         assert len(found) < 39
-        told = f"{tmp_path / METRICS}: cannot be written (No space left on device); make room or make it writable, then run the same command: it goes on"
+        again = f"run the same command with checkpoint.resume=auto run_dir={tmp_path}: it goes on from the newest whole checkpoint"
+        told = f"{tmp_path / METRICS}: cannot be written (No space left on device); make room or make it writable, then {again}"
         with pytest.raises(RunError, match=re.escape(told)):
             metrics.on_checkpoint(39, tmp_path)
         (tmp_path / "filler").unlink()

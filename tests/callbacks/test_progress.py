@@ -75,7 +75,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, run_info, step_info):
 
 @pytest.mark.parametrize(
     ("last", "advice"),
-    [(7, "to go on, leave out train.stop_at or raise it"), (20, "the same command goes on from here")],
+    [(7, "to go on, leave out train.stop_at or raise it"), (20, "run the same command to go on")],
     ids=["at train.stop_at", "by a signal"],
 )
 def test_a_resumed_run_says_so_and_a_stopped_one_how_to_go_on(run_info, step_info, last, advice):

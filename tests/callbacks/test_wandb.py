@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launchers.running import run
 from trainer.callbacks.wandb import RUN_ID, Wandb, has_key, run_id
 from trainer.errors import ConfigError
 
@@ -65,6 +66,19 @@ def test_offline_one_run_across_a_restart(no_key, tmp_path, run_info, step_info)
     content = b"".join(path.read_bytes() for path in recorded)
     for expected in (b"my-project", b"train/loss", b"train/tokens_per_second", b"eval/loss", b"max_steps", b"world_size"):
         assert expected in content
+
+
+@pytest.mark.large
+def test_a_run_that_is_killed_and_started_again_is_one_run(no_key, tmp_path):
+    pytest.importorskip("wandb")
+    trouble = ["model.how=kill", "model.on_rank=0", "model.at=3", f"model.once={tmp_path}/once", "run.max_restarts=1"]
+    steps = ["+strategy=ddp", "launcher.nproc_per_node=2", "train.max_steps=4", "checkpoint.every=1"]
+    status, _, err = run(*steps, *trouble, "run_dir=x", "wandb.enabled=true", cwd=tmp_path, WANDB_MODE="offline")
+    assert (status, err.count("restart 1 of 1")) == (0, 1), err
+    first, second = recordings(tmp_path / "x")  # rank 0, which writes them, was killed itself
+    known = (tmp_path / "x" / RUN_ID).read_text()
+    assert first.name == second.name == f"run-{known}.wandb"
+    assert known.encode() in max(first, second).read_bytes()  # in that of the first only what Weights & Biases had written by then
 
 
 def test_no_key_is_written_anywhere(no_key, tmp_path, monkeypatch, run_info, step_info):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
-from trainer.checkpoint.directory import MANIFEST, Damaged, directory, find, list_whole, read_manifest, remove_after, remove_old
+from trainer.checkpoint.directory import MANIFEST, Damaged, directory, find, list_whole, read_manifest, remove_after, remove_old, sealed
 from trainer.checkpoint.load import load
+from trainer.checkpoint.ls import checkpoints
 from trainer.checkpoint.save import save
 from trainer.config import Config
 from trainer.errors import ConfigError
@@ -21,6 +23,7 @@ from trainer.sections import OptimizerName
 from trainer.state import Position
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
+from trainer.strategies.deepspeed import ZeRO1, ZeRO3
 from trainer.strategies.fsdp import FSDP, HSDP
 from trainer.strategies.single import Single
 
@@ -61,8 +64,6 @@ def test_comes_back_as_it_was(saved: Path) -> None:
     assert len(manifest["files"]) == 2
     for key, value in manifest.items():  # no line of it can change unnoticed
         (saved / MANIFEST).write_text(json.dumps(manifest | {key: 0 if value else 1}))
-        if key == "format_version":
-            continue
         with pytest.raises(Damaged):
             read_manifest(saved)
 
@@ -108,8 +109,13 @@ def test_a_damaged_manifest_is_named(text: str, tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(saved: Path) -> None:
     manifest = json.loads((saved / MANIFEST).read_text())
-    (saved / MANIFEST).write_text(json.dumps(manifest | {"format_version": 9}))
-    assert refused(saved) == f"{saved}: has format 9, newer than 1, the newest that this version reads"
+    (saved / MANIFEST).write_text(json.dumps(sealed(manifest | {"format_version": 9})))
+    told = f"{saved}: has format 9, newer than 1, the newest that this version reads"
+    assert refused(saved) == told
+    (saved / MANIFEST).write_text(json.dumps({"format_version": 9}))  # one that has nothing else in common with this one
+    with pytest.raises(ConfigError) as caught:
+        read_manifest(saved)
+    assert (type(caught.value), str(caught.value)) == (ConfigError, told)
 
 
 def test_another_model_is_refused(saved: Path) -> None:
@@ -147,6 +153,22 @@ def test_keeps_the_newest_and_removes_later_ones(tmp_path: Path) -> None:
     assert [path.name for path in list_whole(tmp_path)] == ["step-00000007", "step-99999999"]
 
 
+def test_other_names_are_left_alone(tmp_path: Path) -> None:
+    """A copy that somebody keeps beside them is no checkpoint of the run: it is not taken, counted or deleted."""
+    copies = ["step-00000007-keep", "step-00000003.old", "step-7", "step-000000007", "step-", "damaged-step-00000009", "mine"]
+    for name in ("step-00000003", "step-00000005", "step-00000007", *copies):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        if name != "step-00000005":
+            (tmp_path / "checkpoints" / name / MANIFEST).write_text("{}")
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003", "step-00000005", "step-00000007"]
+    assert list_whole(tmp_path) == [directory(tmp_path, 3), directory(tmp_path, 7)]
+    assert find(tmp_path, "auto") == directory(tmp_path, 7)
+    remove_old(tmp_path, keep=1)
+    assert list_whole(tmp_path) == [directory(tmp_path, 7)]
+    remove_after(tmp_path, 3)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted(["step-00000005", *copies])
+
+
 def after_an_evaluation(config: Config) -> dict[str, tuple[torch.dtype, bool]]:
     """What would be saved once a forward pass has left parameters unsharded."""
     from trainer.loop import evaluate
@@ -164,13 +186,44 @@ def test_saves_shards_in_fp32_also_after_an_evaluation_in_bf16(strategy: Strateg
     assert set(state.values()) == {(torch.float32, True)}
 
 
-def test_each_value_is_written_once(tmp_path: Path) -> None:
+def written_and_held(config: Config) -> tuple[str, dict[str, int]]:
+    """On a rank: (the checkpoint, elements that this rank held to write it)."""
+    engine = tiny.make_engine(config)
+    engine.init_optimizer_state(3)
+    assert config.run_dir is not None
+    path = save(engine, Position(3, 300), Path(config.run_dir), tiny.facts(config))
+    own = {name: value.to_local() if hasattr(value, "to_local") else value for name, value in engine.state_dict().items()}
+    return str(path), {kind: sum(value.numel() for name, value in own.items() if name.startswith(kind)) for kind in KINDS}
+
+
+KINDS = {"model.": 1, "optim.": 2}
+"""Elements of each kind for one of the model; AdamW has two moments."""
+CUT: dict[str, tuple[Strategy, int, set[str]]] = {
+    "ddp": (DDP(), 2, set()),
+    "hsdp": (HSDP(), 4, {"model.", "optim."}),
+    "fsdp": (FSDP(), 2, {"model.", "optim."}),
+    "zero1": (ZeRO1(), 2, {"optim."}),
+    "zero3": (ZeRO3(param_persistence_threshold=0), 2, {"model.", "optim."}),
+}
+"""What each cuts in two."""
+deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="the extra `deepspeed` is not installed")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[deepspeed] if name.startswith("zero") else []) for name in CUT])
+def test_each_value_is_written_once_and_no_rank_holds_the_whole_of_what_is_cut(name: str, tmp_path: Path) -> None:
     from safetensors import safe_open
 
-    for name, strategy, world_size in [("ddp", DDP(), 2), ("hsdp", HSDP(), 4)]:
-        path = Path(ranks.run(world_size, written, tiny.config(strategy, tmp_path / name))[0])
-        numel = 0
-        for file in path.glob("*.safetensors"):
+    strategy, world_size, cut = CUT[name]
+    preload = ["trainer.strategies.deepspeed_engine"] if name.startswith("zero") else []
+    every = ranks.run(world_size, written_and_held, tiny.config(strategy, tmp_path), preload=preload)
+    files = sorted(Path(every[0][0]).glob("*.safetensors"))
+    assert len(files) == world_size
+    model = sum(parameter.numel() for parameter in Tiny().build({}).parameters())
+    for kind, count in KINDS.items():
+        in_file = []
+        for file in files:
             with safe_open(file, framework="pt") as opened:
-                numel += sum(opened.get_tensor(key).numel() for key in opened.keys() if key.startswith("model."))  # noqa: SIM118
-        assert numel == sum(parameter.numel() for parameter in Tiny().build({}).parameters())
+                in_file.append(sum(opened.get_tensor(key).numel() for key in opened.keys() if key.startswith(kind)))  # noqa: SIM118
+        assert sum(in_file) == count * model
+        if kind in cut:  # in rows, of which one rank has one more where their number is odd
+            assert max(in_file) <= max(held[kind] for _, held in every) <= 0.55 * count * model

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from tests import ranks, tiny
 from tests.checkpoint.trained import SMALL, checkpoint, config
 from tests.commands import run_without_torch
+from tests.launchers.running import losses
 from trainer.checkpoint.__main__ import main
 from trainer.checkpoint.directory import MANIFEST, directory, find
 from trainer.checkpoint.load import load
@@ -68,6 +72,33 @@ def test_verify_names_each_file_that_is_damaged_or_missing(saved: Path, capsys: 
     assert capsys.readouterr().out.endswith("not whole: manifest.json is damaged\n")
 
 
+def test_one_under_any_name(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def step(path: str) -> str:
+        assert main(["ls", path]) == 0
+        return capsys.readouterr().out.splitlines()[2].split()[0]
+
+    aside = saved.rename(saved.with_name("damaged-step-00000007"))
+    assert step(str(aside)) == "3"
+    monkeypatch.chdir(aside)
+    assert step(".") == "3"
+    Path(MANIFEST).write_text("{")
+    assert step(".") == step(str(aside)) == "damaged-step-00000007"
+    assert step(str(aside.rename(saved))) == "3"
+
+
+def test_a_newer_format_beside_others(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir, newer = saved.parent.parent, directory(saved.parent.parent, 2)
+    newer.mkdir()
+    (newer / MANIFEST).write_text('{"format_version": 9}')
+    told = f"{newer}: has format 9, newer than 1, the newest that this version reads"
+    assert main(["ls", str(run_dir)]) == 0
+    _, _, first, second = capsys.readouterr().out.splitlines()
+    assert (first.split()[:4], second.split()[:4]) == (["2", "?", "?", "?"], ["3", "300", "fsdp", "2"])
+    assert first.endswith(f"  unknown: {told}")
+    assert main(["verify", str(run_dir)]) == 1
+    assert capsys.readouterr() == (f"{saved}: every file is as it was written\n", f"{newer}: {told}\n")
+
+
 @pytest.mark.parametrize("command", ["ls", "verify", "export"])
 def test_what_is_no_run_directory(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, str(tmp_path), *(["out"] if command == "export" else [])]) == 2
@@ -92,11 +123,13 @@ def test_a_wrong_command_line(wrong: list[str], capsys: pytest.CaptureFixture[st
 
 # -- import -----------------------------------------------------------------------------------
 
-transformers = pytest.importorskip("transformers")
+needs_transformers = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="the extra `hf` is not installed")
 
 
 def llama(place: Path, **changes: Any) -> Any:
     """A Llama with values of its own, in half precision, written to `place`."""
+    import transformers
+
     torch.manual_seed(3)
     sizes = {"vocab_size": 256, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     made = transformers.LlamaConfig(**{**sizes, "max_position_embeddings": 64, **changes})
@@ -105,6 +138,22 @@ def llama(place: Path, **changes: Any) -> Any:
         torch.nn.init.normal_(parameter, 1.0, 0.3) if parameter.ndim == 1 else torch.nn.init.normal_(parameter, 0.0, 0.2)
     reference.save_pretrained(place, max_shard_size="10KB")
     return transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval()
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The overrides of the command that `import` printed."""
+    [(_, command)] = [line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("Train on")]
+    python, option, package, *words = shlex.split(command)
+    assert (python, option, package) == ("python", "-m", "trainer")
+    return words
+
+
+def gpt(words: list[str]) -> GPT:
+    """The model that they make."""
+    knobs = dict(word.removeprefix("model.").split("=") for word in words if word.startswith("model."))
+    typed = {key: json.loads(value) for key, value in knobs.items()}
+    scaling = {key.removeprefix("rope_scaling."): typed.pop(key) for key in list(typed) if key.startswith("rope_scaling.")}
+    return GPT(**typed, rope_scaling=RopeScaling(**scaling) if scaling else None)
 
 
 LLAMAS: dict[str, dict[str, Any]] = {
@@ -124,17 +173,14 @@ LLAMAS: dict[str, dict[str, Any]] = {
 }
 
 
+@needs_transformers
 @pytest.mark.parametrize("changes", LLAMAS.values(), ids=LLAMAS)
 def test_a_llama_is_imported_with_the_same_outputs(changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reference = llama(tmp_path / "llama", **changes)
     assert main(["import", str(tmp_path / "llama"), str(tmp_path / "run")]) == 0
+    module = gpt(printed(capsys)).build({"vocab_size": 256, "seq_len": 32})
     path = directory(tmp_path / "run", 0)
     assert main(["verify", str(path)]) == 0
-    [command] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Train on")]
-    knobs = dict(word.removeprefix("model.").split("=") for word in command.split() if word.startswith("model."))
-    typed = {key: json.loads(value) for key, value in knobs.items()}
-    scaling = {key.removeprefix("rope_scaling."): typed.pop(key) for key in list(typed) if key.startswith("rope_scaling.")}
-    module = GPT(**typed, rope_scaling=RopeScaling(**scaling) if scaling else None).build({"vocab_size": 256, "seq_len": 32})
     stored = StoredTensors(path)
     assert {meta.dtype for meta in stored.metas.values()} == {torch.float32}
     parameters = dict(module.named_parameters())
@@ -155,7 +201,10 @@ def trained_on(made: Config, path: Path) -> tuple[list[str], float]:
     return different, tiny.train(made, engine=engine).losses[0]
 
 
-def test_a_run_goes_on_from_what_was_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@needs_transformers
+def test_a_run_goes_on_from_what_was_imported(tmp_path: Path) -> None:
+    import transformers
+
     llama(tmp_path / "llama")
     assert main(["import", str(tmp_path / "llama"), str(tmp_path / "run")]) == 0
     path = find(tmp_path / "run", "auto")
@@ -168,7 +217,35 @@ def test_a_run_goes_on_from_what_was_imported(tmp_path: Path, capsys: pytest.Cap
     assert all(torch.equal(value, exported.state_dict()[name]) for name, value in original.state_dict().items())
 
 
+def command(words: list[str]) -> int:
+    """`python -m trainer WORDS` in a process that has imported torch already; its exit status."""
+    from trainer import __main__, cli
+
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        del os.environ[name]
+    return cli.main(__main__.train, words)
+
+
+@needs_transformers
+def test_the_printed_command_trains_on_and_then_from_its_own_newest_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    llama(tmp_path / "llama", **LLAMAS["llama 3, tied"])
+    run_dir = tmp_path / "run with a space"
+    assert main(["import", str(tmp_path / "llama"), str(run_dir)]) == 0
+    words = printed(capsys)
+    [(_, loss)] = ranks.run(1, trained_on, config(run_dir, gpt(words)), directory(run_dir, 0))
+    data = ["data=synthetic", "data.samples=64", "data.eval_samples=4", "data.vocab_size=50", "data.seq_len=32", "train.global_batch_size=8"]
+    for steps in (2, 3):
+        status = ranks.run(1, command, [*words, *data, "model.sample_tokens=1", f"train.max_steps={steps}"], group=False)
+        assert status == [0]
+    sessions = json.loads((run_dir / "run.json").read_text())["sessions"]
+    assert [(start["first_step"], start["resumed_from"]) for start in sessions] == [(step + 1, str(directory(run_dir, step))) for step in (0, 2)]
+    assert losses(run_dir)[0][1] == pytest.approx(loss, rel=1e-5)
+
+
+@needs_transformers
 def test_what_cannot_be_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import transformers
+
     place, run_dir = tmp_path / "model", tmp_path / "run"
     for config_, reason in (
         (transformers.LlamaConfig(attention_bias=True), "attention_bias is True, not False"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import io
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,17 @@ from safetensors.torch import load_file
 
 from tests import ranks, tiny
 from tests.test_worker import metrics, run
+from tests.tiny import Tiny
 from trainer.checkpoint.directory import directory, list_whole
-from trainer.checkpoint.saver import HostCopy
+from trainer.checkpoint.saver import HostCopy, Saver
 from trainer.config import Config
 from trainer.sections import CheckpointConfig, LogConfig
+from trainer.state import Position
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
+from trainer.strategies.engine import Engine
 from trainer.strategies.fsdp import FSDP
+from trainer.strategies.single import Single
 
 
 def copied(config: Config) -> tuple[bool, bool, int, int]:
@@ -113,3 +119,73 @@ def test_a_stop_waits_for_the_save_under_way(tmp_path: Path) -> None:
     newest = list_whole(tmp_path)[-1]
     assert first == second == f"at step {int(newest.name[5:])}, saved in {newest}; run the same command to go on"
     assert not [path for path in (tmp_path / "checkpoints").iterdir() if not (path / "manifest.json").exists()]
+
+
+def saver_of(config: Config, engine: Engine) -> Saver:
+    return Saver(engine, Path(str(config.run_dir)), config.checkpoint, tiny.facts(config), -1, lambda step, path: None)
+
+
+def short_of_memory(config: Config) -> tuple[str, int]:
+    """(the error of a save for whose copy there is no memory, the newest saved step after another with memory)."""
+    engine = tiny.make_engine(config)
+    engine.init_optimizer_state(1)
+    saver, told = saver_of(config, engine), "no error"
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**23, most))
+    try:
+        saver.save(Position(1, 10))
+    except RuntimeError as error:
+        told = str(error)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    saver.save(Position(2, 20))  # waits for the one before, if it is under way
+    saver.close()
+    saver.wait()
+    return told, saver.saved
+
+
+def test_nothing_is_under_way_after_an_error_before_the_write(tmp_path: Path) -> None:
+    ((told, saved),) = ranks.run(1, short_of_memory, tiny.config(Single(), tmp_path, model=Tiny(dim=512)), timeout=30)
+    assert "can't allocate memory" in told
+    assert saved == 2
+    assert list_whole(tmp_path) == [directory(tmp_path, 2)]
+
+
+def files_open(config: Config) -> list[int]:
+    """How many files and connections this process has open, each time that a saver has been made, used and closed."""
+    engine, found = tiny.make_engine(config), []
+    for time in range(4):
+        saver = saver_of(config, engine)
+        saver.save(Position(time, time))
+        saver.close()
+        del saver
+        gc.collect()
+        found.append(len(os.listdir("/proc/self/fd")))
+    return found
+
+
+def test_a_saver_leaves_no_connection_open(tmp_path: Path) -> None:
+    """A run makes one each time that it goes back."""
+    for found in ranks.run(2, files_open, tiny.config(DDP(), tmp_path)):
+        assert len(set(found[1:])) == 1, found
+    assert list_whole(tmp_path)[-1] == directory(tmp_path, 3)
+
+
+def on_the_second_gpu(config: Config) -> tuple[bool, bool]:
+    """(this process uses the second GPU, and the first)."""
+    from trainer.worker import build_engine
+
+    device = torch.device("cuda", 1)
+    torch.cuda.set_device(device)
+    torch.cuda.init()
+    saver = saver_of(config, build_engine(config, config.data.open("train"), device))
+    saver.save(Position(0, 0))
+    saver.close()
+    return torch._C._cuda_hasPrimaryContext(1), torch._C._cuda_hasPrimaryContext(0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs 2 GPUs")
+def test_a_save_beside_training_uses_no_gpu_of_another_rank(tmp_path: Path) -> None:
+    assert ranks.run(1, on_the_second_gpu, tiny.config(Single(), tmp_path)) == [(True, False)]
+    assert list_whole(tmp_path) == [directory(tmp_path, 0)]

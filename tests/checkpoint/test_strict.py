@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests import ranks, tiny
 from tests.checkpoint.trained import DATA, SMALL, checkpoint, config
-from trainer.checkpoint.directory import MANIFEST
+from trainer.checkpoint.directory import MANIFEST, sealed
 from trainer.checkpoint.load import load
 from trainer.checkpoint.tensors import StoredTensors
 from trainer.config import Config
@@ -130,5 +130,5 @@ def test_a_model_of_which_nothing_fits_is_refused(saved: Path, tmp_path: Path) -
 def test_a_newer_format_stays_refused(tmp_path: Path) -> None:
     path, _ = checkpoint(config(tmp_path / "run"))
     manifest = json.loads((path / MANIFEST).read_text())
-    (path / MANIFEST).write_text(json.dumps(manifest | {"format_version": 9}))
+    (path / MANIFEST).write_text(json.dumps(sealed(manifest | {"format_version": 9})))
     assert one(config(tmp_path), path)[0] == f"{path}: has format 9, newer than 1, the newest that this version reads"

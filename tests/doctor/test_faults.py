@@ -48,7 +48,7 @@ def test_a_run_that_stands_still_is_ended_with_the_cause(trouble, kind, sentence
     assert status == 1
     assert f"\n{kind}: {sentence}" in err
     assert f"\nrun failed: {sentence}" in err
-    assert "(run.stall_timeout=2), so the run was ended; the same command goes on from the last checkpoint\n" in err
+    assert "(run.stall_timeout=2), so the run was ended; run the same command to go on from the last checkpoint\n" in err
     assert left(children) == []
     _, _, of_culprit = err.partition("\nstack of rank 1:")
     assert (stack in of_culprit) if stack else ("rank 1 has no stack: a stopped process cannot answer" in err)
@@ -89,7 +89,7 @@ def test_other_launchers_end_a_stall_too(launcher, tmp_path):
         status, _, err = run("strategy=ddp", *trouble, cwd=tmp_path, python=TORCHRUN)
     assert status == 1
     assert "skipped collective: rank 1 has left out barrier, which is collective " in err
-    assert "so the run was ended; the same command goes on from the last checkpoint" in err
+    assert "so the run was ended; run the same command to go on from the last checkpoint" in err
 
 
 def test_a_healthy_run_and_one_that_was_killed(tmp_path):

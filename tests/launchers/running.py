@@ -54,6 +54,11 @@ def losses(run_dir: Path) -> list[tuple[int, float, float]]:
     return [(row["step"], row["loss"], row["grad_norm"]) for row in rows]
 
 
+def first_steps(run_dir: Path) -> list[int]:
+    """Where each start of the run began."""
+    return [session["first_step"] for session in json.loads((run_dir / "run.json").read_text())["sessions"]]
+
+
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not condition():

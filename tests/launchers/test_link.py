@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
+import threading
 import time
 
 import pytest
 
+from trainer.launchers import ray_driver
 from trainer.launchers.link import Address, Exchange, Line, Stream
 from trainer.launchers.ranks import Failure
 
 WRONG = Failure(0, "ConfigError", "data.path: is not there", "")
+STOPPED = Failure(0, "Stopped", "at step 3", "")
 BROKEN = Failure(0, "ValueError", "a mistake", "Traceback ...")
 
 
@@ -132,3 +137,44 @@ def test_a_stranger_is_not_listened_to(exchange):
     assert (exchange.met, exchange.failures, exchange.died) == (False, {}, {})
     stranger.close()
     noise.close()
+
+
+@pytest.fixture
+def handlers():
+    """What handles signals before a test does afterwards."""
+    assert threading.current_thread() is threading.main_thread()
+    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in old.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("failure", "ended"), [(STOPPED, False), (WRONG, True)], ids=["stopped", "failed"])
+def test_who_still_works_is_ended_after_a_failure_and_not_after_a_stop(failure, ended, exchange, handlers, monkeypatch):
+    """Rank 0 writes the report when the others have stopped."""
+    monkeypatch.setattr(ray_driver, "GRACE_SECONDS", 0.1)
+    working, first = _call(exchange.address, 0), _call(exchange.address, 1)
+    _say(first, failure=failure.to_json())
+    _say(first, bye=True)
+    _until(lambda: exchange.over)
+    assert ray_driver._supervise(exchange, lambda: time.sleep(0.6)) is None
+    exchange.close()
+    working.shutdown(socket.SHUT_WR)
+    with working.makefile() as lines:
+        assert any("end" in json.loads(line) for line in lines) == ended
+    working.close()
+    first.close()
+
+
+def test_a_signal_of_the_launcher_reaches_the_ranks(exchange, handlers):
+    asked: list[int] = []
+    line = Line(exchange.address, 0, "a", asked)
+    _until(lambda: exchange.met)
+
+    def fit() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        _until(lambda: asked)
+
+    assert ray_driver._supervise(exchange, fit) is None
+    assert asked == [signal.SIGTERM]
+    line.close()

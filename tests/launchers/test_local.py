@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.commands import ROOT, TINY, environment, run_without_torch
-from tests.launchers.running import descendants, finish, left, losses, run, start, steps_done, wait_until
+from tests.launchers.running import descendants, finish, first_steps, left, losses, run, start, steps_done, wait_until
 from trainer.run_lock import LOCK, RunLock
 
 TWO = "launcher.nproc_per_node=2"
@@ -23,11 +23,13 @@ LONG = ["train.max_steps=100000", "model.seconds=0.02"]
 
 
 def test_a_killed_rank_is_named_and_the_run_goes_on_from_the_last_checkpoint(tmp_path):
-    steps = ["+strategy=ddp", TWO, "train.max_steps=6", "checkpoint.every=2"]
+    """From that of this launch, also where another would begin anew."""
+    steps = ["+strategy=ddp", TWO, "train.max_steps=6", "checkpoint.every=2", "checkpoint.resume=never"]
     status, _, err = run(*steps, "run_dir=killed", "model.how=kill", "model.at=6", f"model.once={tmp_path}/once", "run.max_restarts=1", cwd=tmp_path)
     assert status == 0, err
     assert "rank 1 died: it was ended by SIGKILL (out of memory? the kernel's log says); the other ranks were ended\n" in err
     assert "restart 1 of 1 from the last checkpoint" in err
+    assert first_steps(tmp_path / "killed") == [1, 5]
     assert run(*steps, "run_dir=whole", cwd=tmp_path)[0] == 0
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from trainer.errors import ConfigError, MissingExtra, RunError, Stopped
-from trainer.launchers.ranks import Failure, RankDied, how_it_ended, judge, prefixed
+from trainer.launchers.ranks import Failure, RankDied, how_it_ended, judge, prefixed, read_failures
 
 
 def _failure(rank: int, error: BaseException) -> Failure:
@@ -44,6 +46,17 @@ def test_the_culprit_is_named(errors, died, kind, message):
 
 def test_no_failure_is_none():
     judge({}, {})
+
+
+def test_of_two_explanations_the_first_in_time_is_said(tmp_path):
+    paths = [tmp_path / f"rank-{rank}.json" for rank in range(3)]
+    for rank, seconds in ((0, 7), (2, 3)):
+        paths[rank].write_text(_failure(rank, RunError(f"of rank {rank}")).to_json())
+        os.utime(paths[rank], (seconds, seconds))
+    failures = read_failures(paths)
+    assert list(failures) == [2, 0]
+    with pytest.raises(RunError, match="of rank 2"):
+        judge(failures, {})
 
 
 def test_how_a_process_ended():

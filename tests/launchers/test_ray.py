@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.commands import TINY, run_without_torch
-from tests.launchers.running import descendants, finish, left, losses, run, start, steps_done, wait_until
+from tests.launchers.running import descendants, finish, first_steps, left, losses, run, start, steps_done, wait_until
 
 TWO = "launcher.nproc_per_node=2"
 STEPS = ["train.max_steps=6", "checkpoint.every=2"]
@@ -43,8 +43,9 @@ def test_ray_trains_exactly_as_the_local_launcher_and_leaves_nothing(tmp_path):
 @pytest.mark.large
 def test_a_killed_worker_is_named_and_the_run_goes_on_from_the_last_checkpoint(tmp_path):
     trouble = ["model.how=kill", "model.at=6", f"model.once={tmp_path}/once"]
-    status, _, err = run("+strategy=fsdp", "launcher=ray", TWO, *STEPS, *trouble, "run.max_restarts=1", "run_dir=ray", cwd=tmp_path)
+    status, _, err = run("+strategy=fsdp", "launcher=ray", TWO, *STEPS, *trouble, "run.max_restarts=1", "checkpoint.resume=never", "run_dir=ray", cwd=tmp_path)
     assert status == 0, err
+    assert first_steps(tmp_path / "ray") == [1, 5]
     assert err.startswith("rank 1 died: it ended without a word (process ")
     assert err.endswith("; the other ranks were ended\nrestart 1 of 1 from the last checkpoint\n")
     assert run("+strategy=fsdp", TWO, *STEPS, "run_dir=local", cwd=tmp_path)[0] == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, environment
-from tests.launchers.running import PARTS, TROUBLE, descendants, finish, losses, run, start, steps_done, wait_until
+from tests.launchers.running import PARTS, TROUBLE, descendants, finish, first_steps, losses, run, start, steps_done, wait_until
 from trainer.run_lock import LOCK, Holder
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer")
@@ -41,12 +41,21 @@ def test_a_sweep_under_torchrun(tmp_path):
     assert [step for name in ("ddp", "fsdp") for step, _, _ in losses(tmp_path / "x" / f"strategy={name}")] == [1, 2, 1, 2]
 
 
+def test_restarts_are_torchrun_s(tmp_path):
+    status, out, err = run("strategy=ddp", "run_dir=x", "run.max_restarts=3", cwd=tmp_path, RANK="0", WORLD_SIZE="2")
+    told = "run.max_restarts=3: has no effect under torchrun, which starts its ranks again itself; leave it out, and give torchrun --max-restarts 3"
+    assert (status, out, err) == (2, "", f"error: {told} (MAX_RESTARTS=3 launch/torchrun.sh)\n")
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_rank_that_dies_is_started_again_from_the_last_checkpoint(tmp_path):
-    steps = ["strategy=ddp", "train.max_steps=6", "checkpoint.every=2"]
+    """From that of this launch, also where another would begin anew."""
+    steps = ["strategy=ddp", "train.max_steps=6", "checkpoint.every=2", "checkpoint.resume=never"]
     trouble = ["model.how=kill", "model.at=6", f"model.once={tmp_path}/once"]
     python = (*TORCHRUN[:2], "--max-restarts", "1", *TORCHRUN[2:])
     status, _, err = run(*steps, *trouble, "run_dir=killed", cwd=tmp_path, python=python)
     assert status == 0, err
+    assert first_steps(tmp_path / "killed") == [1, 5]
     assert run(*steps, "run_dir=whole", "launcher.nproc_per_node=2", cwd=tmp_path)[0] == 0
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 

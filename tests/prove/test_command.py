@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from tests.commands import TINY, run
+from tests.commands import TINY, environment, run
+from tests.launchers.running import descendants, left, wait_until
 
 SMALL = [*[item for item in TINY if "global_batch" not in item], "prove.steps=3", "prove.global_batch_size=4"]
 
 
-def prove(*arguments: str, cwd, **extra: str):
-    return run(*SMALL, *arguments, cwd=cwd, module="trainer.prove", timeout=280, **extra)
+SEVERAL = ("ddp", "fsdp", "hsdp", "zero1", "zero2", "zero3", "accelerate", "ray")
+MATRIX = [("single", 1), *((strategy, ranks) for strategy in SEVERAL for ranks in (1, 2, 4))]
+
+
+def prove(*arguments: str, cwd, timeout: float = 280, **extra: str):
+    return run(*SMALL, *arguments, cwd=cwd, module="trainer.prove", timeout=timeout, **extra)
 
 
 def test_single_ddp_and_fsdp_are_equal(tmp_path):
@@ -34,12 +42,24 @@ def test_single_ddp_and_fsdp_are_equal(tmp_path):
 
 
 @pytest.mark.large
-def test_every_installed_strategy_is_equal(tmp_path):
-    done = prove("prove.ranks=[1,2]", "run_dir=out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out" / "prove.json").read_text())["rows"]
-    assert {row["strategy"] for row in rows} >= {"single", "ddp", "fsdp", "hsdp", "zero1", "zero2", "zero3", "ray", "accelerate"}
-    assert {row["status"] for row in rows} <= {"equal", "not installed"}
+@pytest.mark.timeout(3000)
+def test_the_whole_matrix_of_saving_and_resuming(tmp_path):
+    """Every strategy on 1, 2 and 4 ranks; saved after 3 of the 4 steps of an epoch; several micro-batches a step on any number of ranks."""
+    awkward = ["model.layers=2", "model.tie_embeddings=true", "model.freeze=[layers.0.mlp.up_proj.weight]", "data.samples=32"]
+    steps = ["prove.steps=6", "prove.global_batch_size=8"]
+    done = prove("resume=true", *steps, *awkward, "run_dir=out", cwd=tmp_path, timeout=2900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"✓ equal: 9 strategies in {len(MATRIX)} runs train like one process, save what it saves, and go on from it" in done.stdout
+    document = json.loads((tmp_path / "out" / "prove.json").read_text())
+    assert (document["verdict"], document["resume_at"]) == ("equal", 3)
+    assert sorted((row["strategy"], row["ranks"]) for row in document["rows"]) == sorted(MATRIX)
+    for row in document["rows"]:
+        assert (row["status"], row["reason"]) == ("equal", "")
+        assert row["resumed"].keys() == {"sgd", "adamw"}
+        for name, resumed in row["resumed"].items():
+            assert resumed["own_bit_equal"]
+            assert resumed["saved"] <= document["optimizers"][name]["parameter_band"]
+            assert resumed["crossed"]["findings"] == []
 
 
 def test_an_unstable_run_is_inconclusive(tmp_path):
@@ -77,6 +97,20 @@ def test_it_starts_its_own_processes(tmp_path):
     done = prove(cwd=tmp_path, WORLD_SIZE="2", RANK="0")
     assert done.returncode == 2
     assert "run it without torchrun" in done.stderr
+
+
+@pytest.mark.large
+def test_no_rank_outlives_an_interrupt(tmp_path):
+    """Also where SIGINT was ignored when it was started, as a script does with what it starts in the background."""
+    command = [sys.executable, "-m", "trainer.prove", *SMALL, "prove.strategies=[ddp]", "prove.ranks=[2]", "prove.steps=5000", "run_dir=out"]
+    command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: descendants(process.pid), process)
+    ranks = descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    wait_until(lambda: left(ranks) == [], seconds=30)
 
 
 def test_a_loss_that_is_no_sum_is_refused(tmp_path):

@@ -1,0 +1,66 @@
+"""The ranks' records, beside files that are none: what an earlier start has left must not end a healthy run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trainer.doctor.record import RankRecord, directory, process_start, read, stacks_path, write
+from trainer.doctor.sight import Life, look
+from trainer.doctor.stacks import collect
+from trainer.doctor.watch import stalled
+
+
+def record(rank: int, pid: int, **changes: Any) -> RankRecord:
+    now = time.time()
+    values = {"host": socket.gethostname(), "process_start": process_start(pid), "started": now, "interval": 1.0, "written": now, "changed": now - 100}
+    return RankRecord(**{"rank": rank, "world_size": 2, "pid": pid, **values, **changes})
+
+
+def put(run_dir: Path, *records: RankRecord) -> None:
+    directory(run_dir).mkdir()
+    for item in records:
+        write(run_dir, item)
+        stacks_path(run_dir, item.rank).touch()
+
+
+def test_records_that_cannot_be_read_are_left_out(tmp_path):
+    put(tmp_path, record(0, os.getpid()), record(1, os.getpid()))
+    whole = asdict(record(7, os.getpid()))
+    texts = ["", "[]", "null", json.dumps({"rank": 5}), json.dumps({**whole, "more": 1}), json.dumps({**whole, "recent": [{"name": "barrier"}]}), "\x00" * 9]
+    for rank, text in enumerate(texts, 3):
+        (directory(tmp_path) / f"rank-{rank}.json").write_text(text)
+    (directory(tmp_path) / "rank-20.json").mkdir()  # an error of the file system
+    (directory(tmp_path) / "rank-21.json").write_bytes(b"\xff\xfe")
+    assert sorted(read(tmp_path)) == [0, 1]
+    assert [sight.rank for sight in stalled(tmp_path, 60)] == [0, 1]
+    assert stalled(tmp_path, 200) == []
+
+
+def test_a_rank_without_a_file_for_its_stacks_has_none(tmp_path):
+    with subprocess.Popen(["sleep", "100"]) as rank:
+        put(tmp_path, record(0, rank.pid))
+        stacks_path(tmp_path, 0).unlink()
+        try:
+            assert collect(tmp_path, look(tmp_path)) == {}
+        finally:
+            rank.kill()
+
+
+def test_no_signal_goes_to_a_process_that_may_be_another(tmp_path):
+    """As on a system without /proc, where a process id may have been taken by another program since."""
+    with subprocess.Popen(["sleep", "100"]) as other:
+        put(tmp_path, record(0, other.pid, process_start=None, written=time.time() - 100))
+        seen = look(tmp_path)
+        assert [(sight.life, sight.here) for sight in seen] == [(Life.SILENT, True)]
+        try:
+            assert collect(tmp_path, seen) == {}
+            assert other.poll() is None
+        finally:
+            other.kill()
