@@ -98,11 +98,13 @@ def test_the_script_goes_on_with_the_machine_that_is_left(tmp_path):
     steps = ["strategy=fsdp", "train.max_steps=40", "checkpoint.every=2", "model.seconds=0.1", "run_dir=x"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
-    env = environment(NNODES="1:2", NPROC="1", RDZV_ENDPOINT=endpoint, MAX_RESTARTS="3", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
+        free_port = free.getsockname()[1]
+    env = environment(NNODES="1:2", NPROC="1", RDZV_ENDPOINT=f"127.0.0.1:{free_port}", MAX_RESTARTS="3", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     command = [str(ROOT / "launch" / "torchrun.sh"), *TROUBLE, *steps]
-    stays, goes = (subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2))
+    stays = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: _listens(free_port), stays)  # the machine of the rendezvous, whose loss would be the run's
+    goes = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: steps_done(tmp_path / "x") >= 5, stays)
     assert json.loads((tmp_path / "x" / "run.json").read_text())["run"]["world_size"] == 2
     for process in [*descendants(goes.pid), goes]:
@@ -113,3 +115,8 @@ def test_the_script_goes_on_with_the_machine_that_is_left(tmp_path):
     assert run(*steps[:2], "run_dir=whole", "launcher.nproc_per_node=2", cwd=tmp_path)[0] == 0
     for one, other in zip(losses(tmp_path / "x"), losses(tmp_path / "whole"), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", port)) == 0
