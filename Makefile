@@ -17,7 +17,7 @@ test: $(VENV)/dev
 	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-large: $(VENV)/dev
-	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m large --timeout 3600 $(ARGS)
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m large --timeout 3600 -rP $(ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -73,7 +73,7 @@ def kill(run: Run, rng: random.Random, seconds: float) -> str:
 
 @pytest.mark.large
 @pytest.mark.timeout(7200)
-def test_kills_at_random_moments_change_no_result(tmp_path, monkeypatch, capsys):
+def test_kills_at_random_moments_change_no_result(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seed = int(os.environ.get("TRAINER_KILLS_SEED", secrets.randbelow(2**31)))
@@ -105,7 +105,6 @@ def test_kills_at_random_moments_change_no_result(tmp_path, monkeypatch, capsys)
         finally:
             left = run.close()
         wrong += [f"run {runs}: {what}" for what in [*apart, *left]]
-    with capsys.disabled():
-        phases = ", ".join(f"{count} in {phase}" for phase, count in counts.most_common())
-        print(f"\n{counts.total()} kills in {runs} runs, seed {seed}: {phases}; {len(wrong)} wrong results")
+    phases = ", ".join(f"{count} in {phase}" for phase, count in counts.most_common())
+    print(f"{counts.total()} kills in {runs} runs, seed {seed}: {phases}; {len(wrong)} wrong results")  # `make test-large` shows it
     assert wrong == []
