@@ -122,9 +122,10 @@ def _train(
         watchers = callback_parts.make(config, run_dir)
         for watcher in reversed(watchers):
             stack.callback(watcher.close)
-    before = 0 if config.checkpoint.resume == "never" else where.before  # else they are steps of a run that this one has replaced
-    anew = start.resume == "never" and start.last_good is None
-    info = run_info(config, run_dir, samples, engine, position, found, taken_before=before, anew=anew, began=began)
+    anew = found is None and start.resume == "never" and start.last_good is None
+    if anew:
+        where.before = 0  # those were steps of a run that this one replaces
+    info = run_info(config, run_dir, samples, engine, position, found, taken_before=where.before, anew=anew, began=began)
     for watcher in watchers:
         watcher.on_start(info)
     progress = Progress(position, Mark(device), loader.order, start, "never" if found is None else str(found), where)
