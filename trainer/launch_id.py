@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from pathlib import Path
 
+from trainer.doctor.record import process_start
 from trainer.run_lock import machine
 
 VARIABLE = "TRAINER_LAUNCH"
@@ -26,9 +26,7 @@ def from_env() -> str:
     if VARIABLE in os.environ or RUN_ID not in os.environ:
         return os.environ.get(VARIABLE, "")
     agent = os.getppid()
-    stat = Path(f"/proc/{agent}/stat")
-    began = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[19] if stat.exists() else ""  # a process id comes again
-    return hashlib.sha256(f"{os.environ[RUN_ID]} {machine()} {agent} {began}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{os.environ[RUN_ID]} {machine()} {agent} {process_start(agent)}".encode()).hexdigest()[:16]
 
 
 def started_again() -> bool:
