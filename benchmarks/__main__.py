@@ -17,6 +17,7 @@ NAMES = ("step", "peers", "startup", "cli", "save")
 def parse(arguments: list[str]) -> tuple[list[str], Options, Path]:
     """(benchmarks, options, where to write)."""
     from benchmarks.measure import LEAST_PAIRS
+    from benchmarks.save import STRATEGIES as SAVED
     from benchmarks.step import STRATEGIES
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios measured side by side in one run (docs/benchmarks.md).")
@@ -31,6 +32,8 @@ def parse(arguments: list[str]) -> tuple[list[str], Options, Path]:
         parser.error(f"unknown benchmark {unknown[0]}; there are {', '.join(NAMES)}")
     if unknown := [name for name in strategies if name not in STRATEGIES]:
         parser.error(f"--strategies: unknown strategy {unknown[0]}; there are {', '.join(STRATEGIES)}")
+    if "save" in given.names and not set(strategies) & set(SAVED):
+        parser.error(f"--strategies: save compares {' and '.join(SAVED)}, and none of them is given")
     pairs = LEAST_PAIRS if given.quick and given.pairs is None else given.pairs
     if pairs is not None and pairs < LEAST_PAIRS:
         parser.error(f"--pairs {pairs}: an interval takes at least {LEAST_PAIRS}")

@@ -60,7 +60,12 @@ def test_ranks_that_did_not_take_all_steps_are_missed(tmp_path: Path) -> None:
 def test_command_line_names_benchmarks_and_refuses_what_has_no_interval(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     names, options, out = parse(["cli", "--quick", "--strategies", "ddp,zero1", "--out", str(tmp_path)])
     assert (names, options.pairs, options.strategies, out) == (["cli"], 6, ("ddp", "zero1"), tmp_path)
-    for arguments, message in [(["sleep"], "unknown benchmark sleep"), (["--pairs", "5"], "takes at least 6"), (["--strategies", "dp"], "unknown strategy dp")]:
+    for arguments, message in [
+        (["sleep"], "unknown benchmark sleep"),
+        (["--pairs", "5"], "takes at least 6"),
+        (["--strategies", "dp"], "unknown strategy dp"),
+        (["save", "--strategies", "single"], "save compares ddp and fsdp"),
+    ]:
         with pytest.raises(SystemExit) as error:
             parse(arguments)
         assert error.value.code == 2
