@@ -192,6 +192,7 @@ def _run_case(
 def _rank(directory: Path, rank: int, world_size: int, module: str, name: str, args: bytes, group: bool, write: int) -> None:
     """Run the case in the forked child, write the result and end the process."""
     faulthandler.register(signal.SIGUSR1)
+    faulthandler.enable()  # to this rank's output: a segmentation fault then has a place
     try:
         import torch.distributed as dist
 

@@ -18,6 +18,7 @@ from trainer.launchers.ranks import Failure
 
 WRONG = Failure(0, "ConfigError", "data.path: is not there", "")
 STOPPED = Failure(0, "Stopped", "at step 3", "")
+LOST = Failure(0, "RuntimeError", "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:4711", "")
 BROKEN = Failure(0, "ValueError", "a mistake", "Traceback ...")
 
 
@@ -95,12 +96,22 @@ def test_who_is_ended_for_another_s_failure_has_not_died(exchange):
     failing, ended = _call(exchange.address, 0), _call(exchange.address, 1)
     _say(failing, failure=BROKEN.to_json())
     _until(lambda: exchange.failures)
-    time.sleep(0.5)
-    ended.close()
+    ended.close()  # at once: Ray ends the others the moment it hears of a failure
     time.sleep(0.2)
     assert exchange.failures == {0: BROKEN}
     assert exchange.died == {}
     failing.close()
+
+
+@pytest.mark.parametrize("said", [LOST, STOPPED], ids=["lost its peer", "stopped"])
+def test_who_dies_has_died_whatever_others_say_first(exchange, said):
+    telling, dying = _call(exchange.address, 0), _call(exchange.address, 1)
+    _say(telling, failure=said.to_json())
+    _until(lambda: exchange.failures)
+    dying.close()
+    _until(lambda: exchange.died)
+    assert list(exchange.died) == [1]
+    telling.close()
 
 
 def test_a_new_attempt_forgets_the_last_and_is_told_of(exchange):

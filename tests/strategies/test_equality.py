@@ -90,7 +90,7 @@ def attempt(strategy: str) -> Results | Exception:
 def results(strategy: str) -> Results:
     outcome = attempt(strategy)
     if isinstance(outcome, Exception):
-        raise outcome
+        raise ranks.RankFailed(str(outcome))  # a new one: the old one's traceback grows with each raise
     return outcome
 
 

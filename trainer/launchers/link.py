@@ -15,7 +15,6 @@ import secrets
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,6 @@ from trainer.errors import EXIT_FAILED, RunError
 from trainer.launchers.ranks import Failure, prefixed
 
 CONNECT_SECONDS = 20.0
-SAME_MOMENT_SECONDS = 0.3  # a death this soon after the first failure is no consequence of how that was handled
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class Exchange:
         self._lines: dict[int, socket.socket] = {}
         self._attempt = ""
         self._asked: list[int] = []
-        self._first_failure: float | None = None
         self.failures: dict[int, Failure] = {}
         self.died: dict[int, str] = {}
         threading.Thread(target=self._accept, daemon=True).start()
@@ -121,7 +118,7 @@ class Exchange:
             if hello["attempt"] != self._attempt:
                 if self._attempt and not self.over:
                     self._on_restart(self)
-                    self.failures, self.died, self._first_failure = {}, {}, None
+                    self.failures, self.died = {}, {}
                 self._attempt = hello["attempt"]
             self._lines[hello["rank"]] = line
             _send(line, {"over": self.over})
@@ -133,7 +130,6 @@ class Exchange:
             with self._lock:
                 if attempt == self._attempt:
                     self.failures.setdefault(rank, Failure.from_json(message["failure"]))
-                    self._first_failure = self._first_failure or time.monotonic()
             return
         for stream, target in (("out", sys.stdout), ("err", sys.stderr)):
             if stream in message:
@@ -145,9 +141,7 @@ class Exchange:
             if attempt != self._attempt or rank in self.failures:
                 return
             self._lines.pop(rank, None)
-            now = time.monotonic()
-            self._first_failure = self._first_failure or now
-            if now - self._first_failure <= SAME_MOMENT_SECONDS:
+            if not any(failure.original for failure in self.failures.values()):  # else it was ended for that
                 self.died[rank] = f"ended without a word (process {hello['pid']} on {hello['host']}; killed, or out of memory? the kernel's log there says)"
 
 

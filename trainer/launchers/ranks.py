@@ -55,9 +55,14 @@ class Failure:
         return ("gloo" in self.message and "Connection" in self.message) or "could not reach the other processes" in self.message
 
     @property
+    def original(self) -> bool:
+        """Whether it failed by itself: what other ranks do afterwards follows from it. (A rank that stopped has not failed.)"""
+        return self.kind != "Stopped" and not self.secondary
+
+    @property
     def conclusive(self) -> bool:
-        """Whether it explains why the run has failed. (A rank that stopped has not: it did its part.)"""
-        return self.explained and self.kind != "Stopped" and not self.secondary
+        """Whether it explains why the run has failed."""
+        return self.explained and self.original
 
     def to_json(self) -> str:
         """As torchrun reads it, with what `from_json` needs."""
