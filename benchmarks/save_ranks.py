@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from benchmarks.measure import collect, order
 from benchmarks.step_ranks import seconds
@@ -28,7 +29,8 @@ def main() -> None:
     place, device = distributed.Place.from_env(), torch.device("cpu")
     distributed.init(place, device)
     samples = config.data.open("train")
-    engine = worker.build_engine(config, samples, device)
+    assert config.strategy is not None
+    engine = worker.build_engine(config, samples, device, config.strategy.mesh(dist.get_world_size(), device.type))
     loader = worker.make_loader(config, samples, device, range(1, config.train.max_steps + 1))
     steps = train_steps(engine, config.model, loader, config, 1, [])
     kinds = {"overlap": True, "wait": False}

@@ -39,7 +39,8 @@ Run = Callable[[int], None]
 
 def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.device, stack: ExitStack) -> Run:
     """The worker's own lines for its steps: the loader, the loop, and on rank 0 metrics.jsonl and progress lines."""
-    engine = worker.build_engine(config, samples, device)
+    assert config.strategy is not None
+    engine = worker.build_engine(config, samples, device, config.strategy.mesh(dist.get_world_size(), device.type))
     loader = worker.make_loader(config, samples, device, range(1, config.train.max_steps + 1))
     stack.callback(loader.close)
     position = Position(0, 0)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config import Config, to_plain
@@ -26,6 +27,7 @@ from trainer.strategies.base import Strategy
 from trainer.strategies.engine import Engine
 
 VOCAB = 13
+_MESHES: dict[str, DeviceMesh] = {}
 
 
 class Block(nn.Module):
@@ -183,7 +185,14 @@ def make_engine(config: Config) -> Engine:
     """The engine of this rank (there is a process group)."""
     from trainer.worker import build_engine
 
-    return build_engine(config, config.data.open("train"), torch.device("cpu"))
+    return build_engine(config, config.data.open("train"), torch.device("cpu"), mesh(config.strategy))
+
+
+def mesh(strategy: Strategy | None) -> DeviceMesh:
+    """The mesh of `strategy`; a run too makes one, for all of its engines. Process groups live as long as the process."""
+    assert strategy is not None
+    key = f"{strategy.name} {getattr(strategy, 'shard_size', None)}"
+    return _MESHES.get(key) or _MESHES.setdefault(key, strategy.mesh(dist.get_world_size(), "cpu"))
 
 
 def parameters(engine: Engine) -> dict[str, Tensor]:

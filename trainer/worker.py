@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 
 import trainer
 from trainer import callbacks as callback_parts
@@ -54,6 +56,9 @@ def run(config: Config, place: Place, asked: list[int] | None = None, tell: Call
         Stopped: asked to stop by a signal; a checkpoint is written.
     """
     assert config.run_dir is not None
+    assert config.strategy is not None
+    if not faulthandler.is_enabled():
+        faulthandler.enable()  # a crash in native code then says where it was
     run_dir = Path(config.run_dir)
     watch = Watch(run_dir, place.rank, config.run.stall_timeout, config.checkpoint.resume, tell)
     with recorded(run_dir, place.rank, place.world_size, watch) as where, ExitStack() as stack:
@@ -63,28 +68,35 @@ def run(config: Config, place: Place, asked: list[int] | None = None, tell: Call
         distributed.init(place, device)
         stack.callback(distributed.close)
         launches = distributed.launches(place)
+        mesh = config.strategy.mesh(place.world_size, device.type)
         start = Start(config.checkpoint.resume)
-        while (back := _train_from(start, config, run_dir, launches, device, stop_asked, where)) is not None:
+        while (back := _train_from(start, config, run_dir, launches, device, mesh, stop_asked, where)) is not None:
             gc.collect()  # the model goes before the next is made
             start = back
 
 
 def _train_from(
-    start: Start, config: Config, run_dir: Path, launches: Sequence[str], device: torch.device, stop_asked: list[int], where: Whereabouts
+    start: Start,
+    config: Config,
+    run_dir: Path,
+    launches: Sequence[str],
+    device: torch.device,
+    mesh: DeviceMesh,
+    stop_asked: list[int],
+    where: Whereabouts,
 ) -> Start | None:
     """Train from `start` to the end; returns from where to begin again after too many bad steps, or None."""
     with ExitStack() as stack:
         try:
-            _train(start, config, run_dir, launches, device, stop_asked, where, stack)
+            _train(start, config, run_dir, launches, device, mesh, stop_asked, where, stack)
         except RollBack as error:
             return error.start
     return None
 
 
-def build_engine(config: Config, samples: Samples, device: torch.device) -> Engine:
+def build_engine(config: Config, samples: Samples, device: torch.device, mesh: DeviceMesh) -> Engine:
     """The model of `config` under its strategy, with fresh values."""
     assert config.strategy is not None
-    mesh = config.strategy.mesh(dist.get_world_size(), device.type)
     plan = blueprint(config.model, samples.spec, config.train.seed, device, precision.param_dtype(config.train.precision))
     flops = config.model.flops(plan.module, samples.spec)  # before parameters are cut: zero3 leaves them without elements
     engine = config.strategy.setup(plan, config, mesh)
@@ -98,6 +110,7 @@ def _train(
     run_dir: Path,
     launches: Sequence[str],
     device: torch.device,
+    mesh: DeviceMesh,
     stop_asked: list[int],
     where: Whereabouts,
     stack: ExitStack,
@@ -106,7 +119,7 @@ def _train(
     where.begin()
     samples, held_out = config.data.open("train"), config.data.open("eval")
     rank, last = dist.get_rank(), last_step(config)
-    engine = build_engine(config, samples, device)
+    engine = build_engine(config, samples, device, mesh)
     facts = manifest_facts(config, samples, launches)
     position, found = resume(engine, run_dir, start.resume, facts, strict=config.checkpoint.strict)
     position = dataclasses.replace(position, passed_over=tuple(sorted({*position.passed_over, *start.passed_over})))

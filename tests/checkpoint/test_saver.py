@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from tests import ranks, tiny
@@ -178,7 +179,8 @@ def on_the_second_gpu(config: Config) -> tuple[bool, bool]:
     device = torch.device("cuda", 1)
     torch.cuda.set_device(device)
     torch.cuda.init()
-    saver = saver_of(config, build_engine(config, config.data.open("train"), device))
+    mesh = config.strategy.mesh(dist.get_world_size(), device.type)
+    saver = saver_of(config, build_engine(config, config.data.open("train"), device, mesh))
     saver.save(Position(0, 0))
     saver.close()
     return torch._C._cuda_hasPrimaryContext(1), torch._C._cuda_hasPrimaryContext(0)

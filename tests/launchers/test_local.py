@@ -35,6 +35,14 @@ def test_a_killed_rank_is_named_and_the_run_goes_on_from_the_last_checkpoint(tmp
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
+def test_a_crash_in_native_code_says_where(tmp_path):
+    status, _, err = run("+strategy=ddp", TWO, "run_dir=run", "model.how=crash", cwd=tmp_path)
+    assert status == 1
+    assert "Fatal Python error: Segmentation fault" in err
+    assert "_misbehave\n" in err
+    assert "rank 1 died: it was ended by SIGSEGV; the other ranks were ended\n" in err
+
+
 def test_a_rank_that_dies_again_without_progress_is_left_out(tmp_path):
     """Rank 1 dies in the second step of each start, from the checkpoint of step 4; there is no other until step 8."""
     steps = ["+strategy=fsdp", TWO, "train.max_steps=8", "checkpoint.every=4", "checkpoint.keep=9"]

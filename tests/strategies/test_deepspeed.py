@@ -219,8 +219,6 @@ def test_zero1_takes_use_that_depends_on_the_rank() -> None:
 
 def fill_watched(config: Config) -> list[int]:
     """Elements of parameters that are whole on this rank before each part is filled, and at the end."""
-    import torch.distributed as dist
-
     from trainer.materialise import blueprint
 
     assert config.strategy is not None
@@ -235,7 +233,7 @@ def fill_watched(config: Config) -> list[int]:
         count()
         plan.fill(part)
 
-    config.strategy.setup(dataclasses.replace(plan, fill=fill), config, config.strategy.mesh(dist.get_world_size(), "cpu"))
+    config.strategy.setup(dataclasses.replace(plan, fill=fill), config, tiny.mesh(config.strategy))
     count()
     return held
 

@@ -74,7 +74,8 @@ def record(config: Config, samples: Samples, device: torch.device, directory: Pa
 
     `start` is a checkpoint to go on from; a checkpoint in `directory` is written after step `save_after` (0: none).
     """
-    engine = build_engine(config, samples, device)
+    assert config.strategy is not None
+    engine = build_engine(config, samples, device, config.strategy.mesh(dist.get_world_size(), device.type))
     steps, rank, ranks = config.train.max_steps, dist.get_rank(), dist.get_world_size()
     facts = manifest_facts(config, samples)
     position = Position(0, 0) if start is None else load(engine, start, facts)

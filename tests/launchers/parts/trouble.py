@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -25,7 +26,7 @@ class Trouble(GPT):
     how: str = ""
     """kill: SIGKILL to itself; raise: an error without an explanation; config: an error with one; stop: SIGSTOP to itself;
     sleep: the loader (a thread) does not return; skip: leaves out the barrier that `barrier` asks for; leave: no more batches;
-    memory: takes more memory than there is; hang: does not return from the model."""
+    crash: a segmentation fault; memory: takes more memory than there is; hang: does not return from the model."""
     barrier: bool = False
     """Have a barrier in each call, as hooks that log sometimes do."""
     at: int = 3
@@ -68,6 +69,8 @@ class Trouble(GPT):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+            case "crash":
+                ctypes.string_at(0)
             case "hang":
                 time.sleep(1000)
             case "raise":
