@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -145,8 +145,9 @@ class Loader:
             self.waited, self._waiting = self._waiting, 0.0
             if not self._made:
                 self._fill()
-            batches = [to_device(batch, self.device) for batch in step_batch.batches]
-            yield StepBatch(batches, step_batch.count, step_batch.positions, step_batch.seeds)
+            if self.device.type != "cpu":
+                step_batch = replace(step_batch, batches=[to_device(batch, self.device) for batch in step_batch.batches])
+            yield step_batch
 
     def close(self) -> None:
         """Stop the threads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,8 +25,7 @@ STOP = 2.0**40
 SAVE = 2.0**39
 
 
-@dataclass(frozen=True)
-class StepValues:
+class StepValues(NamedTuple):
     """Results of a step, read."""
 
     loss: float
@@ -65,23 +64,22 @@ class Mark:
 class StepResult:
     """Results of a step on their way from the device: `read` waits for this step alone."""
 
-    def __init__(self, step: int, lr: float, data_seconds: float, values: Sequence[Scalar], own_loss: torch.Tensor, exchange_seconds: float):
+    def __init__(self, step: int, lr: float, data_seconds: float, exchange_seconds: float, values: Sequence[Scalar], own_loss: Scalar, device: torch.device):
         self.step, self.lr, self.data_seconds, self.exchange_seconds = step, lr, data_seconds, exchange_seconds
         self.own_loss = own_loss
-        """This rank's loss sum, on the device."""
-        self._values: list[float] | torch.Tensor
-        if own_loss.device.type == "cuda":
-            on_device = torch.stack([value for value in values if isinstance(value, torch.Tensor)])
+        """This rank's loss sum."""
+        self._values: Sequence[Scalar] | torch.Tensor = values
+        if device.type == "cuda":
+            on_device = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
             self._values = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
             self._values.copy_(on_device, non_blocking=True)
-        else:
-            self._values = [float(value) for value in values]
-        self.mark = Mark(own_loss.device)
+        self.mark = Mark(device)
 
     def read(self) -> StepValues:
         """The values, once the device has them."""
         self.mark.wait()
-        loss, norm, count, bad_in_a_row, known = self._values if isinstance(self._values, list) else self._values.tolist()
+        values = self._values.tolist() if isinstance(self._values, torch.Tensor) else self._values
+        loss, norm, count, bad_in_a_row, known = map(float, values)
         return StepValues(loss, norm, int(count), int(bad_in_a_row), known >= STOP, known % STOP >= SAVE)
 
 
@@ -99,6 +97,7 @@ def train_steps(
     dist.all_reduce(first_count)
     (count,) = scalars(first_count)
     exchange = Exchange(loader, stop_asked, save_due, engine.device)
+    scale, scaled_by = first_count, math.nan
     for step, item in enumerate(loader, first):
         where.step, where.phase = step, Phase.FORWARD_BACKWARD
         seeds = iter(item.seeds)
@@ -112,10 +111,12 @@ def train_steps(
         if not engine.model.training:  # `train` walks over every module
             engine.model.train()
         divisor = count if isinstance(count, torch.Tensor) or count else math.nan  # no label that counts: a bad step
-        engine.forward_backward(item.batches, loss_fn, torch.as_tensor(ranks / divisor, dtype=dtype), exchange.start)
+        if isinstance(divisor, torch.Tensor) or divisor != scaled_by:  # mostly it is the same number
+            scale, scaled_by = torch.as_tensor(ranks / divisor, dtype=dtype, device=engine.device), divisor
+        engine.forward_backward(item.batches, loss_fn, scale, exchange.start)
         where.phase = Phase.EXCHANGE
         waiting = time.perf_counter()
-        loss_sum, known = scalars(exchange.wait())
+        loss_sum, known = exchange.wait()
         waited = time.perf_counter() - waiting
         where.phase = Phase.OPTIMIZER
         loss = loss_sum / divisor
@@ -123,7 +124,7 @@ def train_steps(
         norm = engine.step(loss, config.optim.max_norm, factor)
         where.taken()
         values = (loss, norm, count, engine.bad_in_a_row, known)
-        yield StepResult(step, config.optim.lr * factor, loader.waited, values, exchange.own_loss, waited)
+        yield StepResult(step, config.optim.lr * factor, loader.waited, waited, values, exchange.own_loss, engine.device)
         count = known % SAVE
 
 
@@ -140,31 +141,38 @@ class Exchange:
 
     def __init__(self, loader: Loader, stop_asked: list[int], save_due: Callable[[], bool], device: torch.device):
         self._loader, self._stop_asked, self._save_due, self._device = loader, stop_asked, save_due, device
-        self.own_loss = self._shared = torch.empty(0)
+        self._alone = dist.get_world_size() == 1
+        self.own_loss: Scalar = math.nan
+        self._own: tuple[Scalar, Scalar] = (math.nan, math.nan)
+        self._shared = torch.empty(0)
         self._work: dist.Work | None = None
 
-    def start(self, loss_sum: torch.Tensor) -> None:
-        """Begin to exchange this rank's `loss_sum`, a scalar in fp64, and what goes with it."""
-        self.own_loss = loss_sum
+    def start(self, loss_sum: Scalar) -> None:
+        """Begin to exchange this rank's `loss_sum`, in fp64, and what goes with it."""
         wishes = STOP * bool(self._stop_asked) + SAVE * self._save_due()
-        known = self._loader.peek_count() + wishes
-        if self._device.type == "cpu":
-            self._shared = torch.tensor([loss_sum.item(), known], dtype=torch.float64)
-        else:
+        known = float(self._loader.peek_count() + wishes)
+        self.own_loss, self._own = loss_sum, (loss_sum, known)
+        if self._alone:
+            return
+        if isinstance(loss_sum, torch.Tensor):
             self._shared = torch.stack([loss_sum, torch.tensor(known, dtype=torch.float64).to(self._device, non_blocking=True)])
-        self._work = dist.all_reduce(self._shared, async_op=True) if dist.get_world_size() > 1 else None
+        else:
+            self._shared = torch.tensor(self._own, dtype=torch.float64)
+        self._work = dist.all_reduce(self._shared, async_op=True)
 
-    def wait(self) -> torch.Tensor:
-        """The two sums, on the device; a GPU is not waited for."""
-        if self._work is not None:
-            self._work.wait()
-        return self._shared
+    def wait(self) -> Sequence[Scalar]:
+        """The two sums; a GPU is not waited for."""
+        if self._work is None:
+            return self._own
+        self._work.wait()
+        return scalars(self._shared)
 
 
 def ranks_with_bad_loss(result: StepResult) -> list[int]:
     """The ranks whose own loss in this step was not finite. A collective."""
-    bad = torch.zeros(dist.get_world_size(), device=result.own_loss.device)
-    bad[dist.get_rank()] = not_finite(result.own_loss)
+    own = torch.as_tensor(result.own_loss)
+    bad = torch.zeros(dist.get_world_size(), device=own.device)
+    bad[dist.get_rank()] = not_finite(own)
     dist.all_reduce(bad)
     return bad.nonzero().flatten().tolist()
 

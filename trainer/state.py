@@ -7,7 +7,7 @@ from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class RunInfo:
     """When this start began, in seconds since 1970."""
 
 
-@dataclass(frozen=True)
-class StepInfo:
+class StepInfo(NamedTuple):
     """One committed optimizer step, or one that was skipped. Read one step late, so that no GPU waits for it."""
 
     step: int

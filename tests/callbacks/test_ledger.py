@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.disks import small_disk
-from trainer.callbacks.ledger import Ledger
+from trainer.callbacks.ledger import WRITE_SECONDS, Ledger
 from trainer.errors import RunError
 from trainer.ledger import LEDGER, LINE_BYTES, PARTS, Start, read, total
 
@@ -40,7 +40,7 @@ def test_a_killed_start_leaves_what_it_wrote_last(tmp_path, run_info, step_info)
     ledger = Ledger(tmp_path)
     ledger.on_start(run_info(first_step=1))
     for step in (1, 2, 3, 4):
-        time.sleep(0.11)
+        time.sleep(WRITE_SECONDS if step == 4 else 0.0)
         ledger.on_step(step_info(step))
     assert read(tmp_path)[0].taken == 4  # not closed: the process is killed here
     assert read(tmp_path)[0].status == "running"

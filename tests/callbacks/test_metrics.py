@@ -27,7 +27,7 @@ def test_every_step_is_on_disk_at_once_with_every_field(tmp_path, run_info, step
     info = step_info(1)
     metrics.on_step(info)
     metrics.on_eval(1, {"loss": 1.5, "accuracy": 0.25})
-    assert json.loads((tmp_path / METRICS).read_text()) == vars(info)  # before close
+    assert json.loads((tmp_path / METRICS).read_text()) == info._asdict()  # before close
     assert json.loads((tmp_path / EVALS).read_text()) == {"step": 1, "loss": 1.5, "accuracy": 0.25}
     metrics.close()
 
@@ -109,13 +109,14 @@ def test_a_killed_process_loses_no_lines_but_the_last_few(tmp_path):
 import sys, time, types
 from pathlib import Path
 from trainer.callbacks.metrics import Metrics, WRITE_SECONDS
+from trainer.state import StepInfo
 metrics = Metrics(Path(sys.argv[1]))
 metrics.on_start(types.SimpleNamespace(first_step=1))
 for step in range(1, 6):
     time.sleep(WRITE_SECONDS if step == 5 else 0)
-    metrics.on_step(types.SimpleNamespace(step=step, loss=1.0))
+    metrics.on_step(StepInfo(step, 1.0, *[0] * 8))
 for step in range(6, 9):
-    metrics.on_step(types.SimpleNamespace(step=step, loss=1.0))
+    metrics.on_step(StepInfo(step, 1.0, *[0] * 8))
 print("ready", flush=True)
 sys.stdin.read()
 """

@@ -161,7 +161,7 @@ class MeanPerRank(Changed):
     def change(self, engine):
         def forward_backward(original):
             def wrong(batches, loss_fn, scale, on_loss):
-                original(batches, loss_fn, 1.0 / sum(int((batch["labels"] != IGNORE).sum()) for batch in batches), on_loss)
+                original(batches, loss_fn, torch.tensor(1.0 / sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)), on_loss)
 
             return wrong
 

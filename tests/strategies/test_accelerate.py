@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
@@ -80,7 +81,7 @@ def calls(config: Config) -> dict[str, Any]:
     counts = []
     for item in loader:
         with tiny.Exchanges() as exchanges:
-            engine.forward_backward(item.batches, config.model.loss, 1.0, lambda loss: None)
+            engine.forward_backward(item.batches, config.model.loss, torch.tensor(1.0), lambda loss: None)
         engine.optimizer.zero_grad()
         counts.append(exchanges.names)
     loader.close()

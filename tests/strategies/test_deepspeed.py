@@ -250,9 +250,9 @@ def exchanges(config: Config) -> tuple[list[str], list[str]]:
     loader = tiny.loader(config, 1, 2)
     for item in loader:
         with tiny.Exchanges() as before:
-            engine.forward_backward(item.batches, config.model.loss, 1.0, lambda loss: None)
+            engine.forward_backward(item.batches, config.model.loss, torch.tensor(1.0), lambda loss: None)
         with tiny.Exchanges() as after:
-            engine.step(torch.tensor(1.0), config.optim.max_norm, 1.0)
+            engine.step(1.0, config.optim.max_norm, 1.0)
     loader.close()
     return before.names, after.names
 

@@ -14,11 +14,11 @@ from trainer.ledger import LEDGER, LINE_BYTES, Start, read
 from trainer.state import Callback, RunInfo, StepInfo
 from trainer.writing import writing
 
-WRITE_SECONDS = 0.1
+WRITE_SECONDS = 0.5
 
 
 class Ledger(Callback):
-    """Accounts for every second from the beginning of a start (`RunInfo.began`) on, and writes it ten times a second.
+    """Accounts for every second from the beginning of a start (`RunInfo.began`) on, and writes it twice a second.
 
     Time is taken between what callbacks are told. A start's first step, which also compiles and connects,
     counts as start-up. A run that is begun anew (`RunInfo.anew`) begins a new ledger.

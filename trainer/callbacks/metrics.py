@@ -161,7 +161,7 @@ class Metrics(Callback):
         now = self._written = time.monotonic()
         try:
             if self._steps:
-                self._append(METRICS, "".join([to_line(vars(info)) for info in self._steps]))
+                self._append(METRICS, "".join([to_line(info._asdict()) for info in self._steps]))
                 self._steps.clear()
             if self._evals:
                 self._append(EVALS, "".join(self._evals))

@@ -90,7 +90,7 @@ class Wandb(Callback):
 
     def on_step(self, info: StepInfo) -> None:
         assert self._run is not None
-        self._run.log({"step": info.step, **{f"train/{key}": value for key, value in vars(info).items() if key != "step"}})
+        self._run.log({"step": info.step, **{f"train/{key}": value for key, value in info._asdict().items() if key != "step"}})
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         assert self._run is not None

@@ -75,7 +75,7 @@ class AccelerateEngine(DDPEngine):
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # the only name that Accelerate has for it
             return self.accelerator.prepare(self.module)
 
-    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor, on_loss: OnLoss) -> None:
         if self.plain:
             Engine.forward_backward(self, batches, loss_fn, scale, on_loss)
         else:

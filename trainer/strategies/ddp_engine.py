@@ -70,7 +70,7 @@ class DDPEngine(Engine):
     def grad_sync(self, last: bool) -> AbstractContextManager:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
 
-    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor, on_loss: OnLoss) -> None:
         take = super().forward_backward if isinstance(self.model, DistributedDataParallel) else self._first_step
         take(batches, loss_fn, scale, on_loss)
 
@@ -96,7 +96,7 @@ class DDPEngine(Engine):
             "so their gradients were not averaged and the model has not moved. Set strategy.find_unused_parameters=true"
         )
 
-    def _first_step(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
+    def _first_step(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor, on_loss: OnLoss) -> None:
         """Average without DDP, watch whether each parameter takes part in each micro-batch, and wrap accordingly."""
         uses = [0] * len(self.trainable)
         order: dict[nn.Parameter, None] = {}

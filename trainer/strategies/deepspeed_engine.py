@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from trainer.sections import Precision
 from trainer.strategies.agreement import Agreement
 from trainer.strategies.deepspeed_gradients import announce_exchanges, announce_gradients, forget_gradients
 from trainer.strategies.deepspeed_state import Part, held3, parts3, parts12, rows, state_keys, unrows, whole
-from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss, Scalar, transform_blocks
+from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss, Scalar, as_scalar, transform_blocks
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -134,7 +135,7 @@ class ZeROEngine(Engine):
         self.stage = int(wrapped.zero_optimization_stage())
         self.max_norm = config.optim.max_norm
 
-    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor, on_loss: OnLoss) -> None:
         forget_gradients(self.zero)
         super().forward_backward(batches, loss_fn, scale, on_loss)
 
@@ -148,7 +149,7 @@ class ZeROEngine(Engine):
         value = loss.detach()
         self.wrapped.backward(loss * (scale * (value - value + 1)))
 
-    def step(self, loss: Scalar, max_norm: float, lr_factor: float) -> Tensor:
+    def step(self, loss: Scalar, max_norm: float, lr_factor: float) -> Scalar:
         assert max_norm == self.max_norm, "DeepSpeed takes the clip when it is made"
         self.sync_buffers()
         if self.stage == 1:  # exchanged in this step: the same ones on every rank
@@ -157,10 +158,10 @@ class ZeROEngine(Engine):
                     parameter.grad = torch.zeros_like(parameter)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor
-        norm = torch.full((), torch.nan, device=self.device)
-        if self.bad_in_a_row.item() <= self.max_bad_steps:
+        norm: Scalar = math.nan
+        if self.bad_in_a_row <= self.max_bad_steps:
             self.wrapped.step()  # DeepSpeed itself steps on no rank where the norm is not finite, and forgets the gradients
-            norm = torch.as_tensor(self.wrapped.get_global_grad_norm(), device=self.device)
+            norm = as_scalar(torch.as_tensor(self.wrapped.get_global_grad_norm(), device=self.device))
         self.note_bad(loss, norm)
         self.restore_buffers()
         return norm

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, Tensor]
 LossFn = Callable[[nn.Module, Batch], Tensor]
-OnLoss = Callable[[Tensor], None]
 Scalar = Tensor | float
-"""A number on a GPU, which is not waited for, or on the CPU."""
+"""A tensor on a GPU, which is not waited for; a number on the CPU, where that takes less time."""
+OnLoss = Callable[[Scalar], None]
 
 
 class Engine:
@@ -54,29 +54,29 @@ class Engine:
         self.trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.buffers = [(name, value) for name, value in self.persistent_buffers() if value.is_floating_point()]
         self.max_bad_steps = config.train.max_bad_steps
-        self.bad_in_a_row = torch.zeros((), dtype=torch.float64, device=device)
+        self.bad_in_a_row: Scalar = 0.0 if device.type == "cpu" else torch.zeros((), dtype=torch.float64, device=device)
         """Steps up to now, one after another, that moved nothing (read by the loop). From more than `max_bad_steps` on, none moves."""
         self._state_buffers = [value for _, value in self.persistent_buffers()]
         self._buffers_before: list[Tensor] = []
 
     # -- one step -----------------------------------------------------------------------------
 
-    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor | float, on_loss: OnLoss) -> None:
+    def forward_backward(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor, on_loss: OnLoss) -> None:
         """Accumulate gradients of `scale` * loss over the micro-batches.
 
-        `scale` is the number of data ranks / count over the global batch: ranks are averaged. `on_loss` is called with
-        the local loss sum in fp64 before the last backward, so that a collective it starts runs beside that.
+        `scale` is the number of data ranks / count over the global batch, on this device: ranks are averaged. `on_loss` is
+        called with the local loss sum in fp64 before the last backward, so that a collective it starts runs beside that.
         """
-        losses = []
+        losses: list[Any] = []
         self._buffers_before = [buffer.clone() for buffer in self._state_buffers]  # forward moves them before a bad step is known
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
             with self.grad_sync(last):
                 loss = self.forward(loss_fn, batch)
-                losses.append(loss.detach().to(torch.float64))
+                losses.append(as_scalar(loss.detach()))
                 if last:
-                    on_loss(losses[0] if i == 0 else torch.stack(losses).sum())
-                self.backward(loss, torch.as_tensor(scale, dtype=loss.dtype, device=loss.device), last)
+                    on_loss(losses[0] if i == 0 else sum(losses))
+                self.backward(loss, scale.to(loss.dtype), last)
 
     def forward(self, loss_fn: LossFn, batch: Batch) -> Tensor:
         """`loss_fn` of this rank's model under its precision."""
@@ -96,7 +96,7 @@ class Engine:
         """Add `scale` times the gradients of `loss`, both scalars of one dtype."""
         loss.backward(scale)
 
-    def step(self, loss: Scalar, max_norm: float, lr_factor: float) -> Tensor:
+    def step(self, loss: Scalar, max_norm: float, lr_factor: float) -> Scalar:
         """Clip, step and clear gradients; returns the global gradient norm before clipping.
 
         `loss` is the global one. If it or the norm is not finite, nothing moves in this step on any rank,
@@ -106,14 +106,14 @@ class Engine:
         for parameter in self.trainable:
             if parameter.grad is None:  # unused in this step: a zero gradient, as under every strategy
                 parameter.grad = torch.zeros_like(parameter)
-        norm = self.clip(max_norm)
+        norm = as_scalar(self.clip(max_norm))
         self.note_bad(loss, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_factor
         if self.trainable[0].is_cuda and getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused: skips by itself
-            self.optimizer.found_inf = self.bad_in_a_row.clamp(max=1).to(torch.float32)  # type: ignore[attr-defined]
+            self.optimizer.found_inf = torch.as_tensor(self.bad_in_a_row).clamp(max=1).to(torch.float32)  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif not self.bad_in_a_row.item():
+        elif not self.bad_in_a_row:
             self.optimizer.step()
         self.restore_buffers()
         self.optimizer.zero_grad(set_to_none=True)
@@ -126,29 +126,25 @@ class Engine:
                 dist.all_reduce(buffer)
                 buffer /= self.mesh.size()
 
-    def note_bad(self, loss: Scalar, norm: Tensor) -> None:
+    def note_bad(self, loss: Scalar, norm: Scalar) -> None:
         """Count this step in `bad_in_a_row`, or begin again at 0 where the loss and the norm are finite."""
-        if self.device.type != "cpu":
-            bad = not_finite(norm + loss) | (self.bad_in_a_row > self.max_bad_steps)  # a GPU is not waited for
-            self.bad_in_a_row = (self.bad_in_a_row + 1) * bad
-        elif not math.isfinite(float(loss) + norm.item()) or self.bad_in_a_row.item() > self.max_bad_steps:
-            self.bad_in_a_row += 1
-        else:
-            self.bad_in_a_row.zero_()
+        both = loss + norm
+        bad = not_finite(both) if isinstance(both, Tensor) else not math.isfinite(both)  # a GPU is not waited for
+        self.bad_in_a_row = (self.bad_in_a_row + 1) * (bad | (self.bad_in_a_row > self.max_bad_steps))
 
     def restore_buffers(self) -> None:
         """Take back what the forwards of a bad step did to the buffers that belong to the model's state."""
-        if self.device.type == "cpu" and not self.bad_in_a_row.item():
+        if not isinstance(self.bad_in_a_row, Tensor) and not self.bad_in_a_row:
             return
+        bad = torch.as_tensor(self.bad_in_a_row) > 0
         for buffer, before in zip(self._state_buffers, self._buffers_before, strict=True):
-            buffer.copy_(torch.where(self.bad_in_a_row > 0, before, buffer))
+            buffer.copy_(torch.where(bad, before, buffer))
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale gradients to a global norm of at most `max_norm` (0: leave them); the norm before."""
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.trainable if p.grad is not None])
         if max_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.trainable, max_norm, norm)
-        return norm
+            return torch.nn.utils.clip_grad_norm_(self.trainable, max_norm)
+        return torch.nn.utils.get_total_norm([p.grad for p in self.trainable if p.grad is not None])
 
     # -- state --------------------------------------------------------------------------------
 
@@ -202,6 +198,11 @@ class Engine:
         """Canonical names and values of buffers that belong to the model's state."""
         keys = set(self.module.state_dict().keys())
         return ((name, value) for name, value in self.module.named_buffers() if name in keys)
+
+
+def as_scalar(value: Tensor) -> Scalar:
+    """`value`, of one element, as a number where it is on the CPU; in fp64."""
+    return value.item() if value.device.type == "cpu" else value.to(torch.float64)
 
 
 def not_finite(value: Tensor) -> Tensor:
