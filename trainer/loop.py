@@ -68,18 +68,18 @@ class StepResult:
         self.step, self.lr, self.data_seconds, self.exchange_seconds = step, lr, data_seconds, exchange_seconds
         self.own_loss = own_loss
         """This rank's loss sum."""
-        self._values: Sequence[Scalar] | torch.Tensor = values
-        if device.type == "cuda":
-            on_device = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
-            self._values = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
-            self._values.copy_(on_device, non_blocking=True)
+        self._values = values
+        self._copied: torch.Tensor | None = None
+        if on_device := [value for value in values if isinstance(value, torch.Tensor)]:
+            self._copied = torch.empty(len(on_device), dtype=torch.float64, pin_memory=True)
+            self._copied.copy_(torch.stack(on_device), non_blocking=True)
         self.mark = Mark(device)
 
     def read(self) -> StepValues:
         """The values, once the device has them."""
         self.mark.wait()
-        values = self._values.tolist() if isinstance(self._values, torch.Tensor) else self._values
-        loss, norm, count, bad_in_a_row, known = map(float, values)
+        copied = iter([] if self._copied is None else self._copied.tolist())
+        loss, norm, count, bad_in_a_row, known = [next(copied) if isinstance(value, torch.Tensor) else value for value in self._values]
         return StepValues(loss, norm, int(count), int(bad_in_a_row), known >= STOP, known % STOP >= SAVE)
 
 
