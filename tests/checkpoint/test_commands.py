@@ -6,6 +6,8 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 
 from tests import ranks, tiny
 from tests.checkpoint.trained import SMALL, checkpoint, config
-from tests.commands import run_without_torch
+from tests.commands import run_without_torch, without_privileges
 from tests.launchers.running import losses
 from trainer.checkpoint.__main__ import main
 from trainer.checkpoint.directory import MANIFEST, directory, find
@@ -96,7 +98,31 @@ def test_a_newer_format_beside_others(saved: Path, capsys: pytest.CaptureFixture
     assert (first.split()[:4], second.split()[:4]) == (["2", "?", "?", "?"], ["3", "300", "fsdp", "2"])
     assert first.endswith(f"  unknown: {told}")
     assert main(["verify", str(run_dir)]) == 1
-    assert capsys.readouterr() == (f"{saved}: every file is as it was written\n", f"{newer}: {told}\n")
+    assert capsys.readouterr() == (f"{saved}: every file is as it was written\n", f"{told}\n")
+
+
+@pytest.mark.parametrize("mode", [0, 0o400, 0o100])
+def test_one_that_is_closed_to_this_user(saved: Path, mode: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither looked into, nor listed, nor taken for whole; the other is checked all the same."""
+    with tempfile.TemporaryDirectory() as place:  # pytest's own is closed to others
+        Path(place).chmod(0o755)
+        run_dir = shutil.copytree(saved.parent.parent, Path(place) / "run")
+        closed = shutil.copytree(directory(run_dir, 3), directory(run_dir, 5))
+        closed.chmod(mode)
+        with without_privileges():
+            assert main(["ls", str(run_dir)]) == 0
+            *_, first, second = capsys.readouterr().out.splitlines()
+            assert first.endswith("  whole")
+            assert "cannot be read (Permission denied)" in second
+            assert main(["verify", str(run_dir)]) == 1
+            out, err = capsys.readouterr()
+            assert out == f"{directory(run_dir, 3)}: every file is as it was written\n"
+            (line,) = err.splitlines()
+            assert line.startswith(f"{closed}: cannot be read (Permission denied); make it readable for this user")
+            if mode != 0o100:  # its manifest can be read there, and the file that is asked for by name
+                assert main(["export", str(run_dir), f"{place}/out", "--format", "plain"]) == 2
+                assert capsys.readouterr().err.startswith(f"error: {closed}: cannot be read (Permission denied)")
+        closed.chmod(0o700)
 
 
 @pytest.mark.parametrize("command", ["ls", "verify", "export"])

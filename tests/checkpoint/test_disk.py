@@ -15,6 +15,7 @@ import pytest
 
 from tests import ranks, tiny
 from tests.checkpoint.test_resume import said
+from tests.commands import without_privileges
 from tests.disks import remount, small_disk
 from tests.test_worker import metrics, run
 from tests.tiny import Tiny
@@ -101,9 +102,8 @@ def test_a_disk_that_is_read_only_now(tmp_path: Path) -> None:
 
 
 def unprivileged(config: Config) -> tuple[str, str]:
-    if os.geteuid() == 0:
-        os.seteuid(65534)  # nobody, whom permissions hold back
-    return said(config)
+    with without_privileges():
+        return said(config)
 
 
 def test_a_directory_without_permission() -> None:

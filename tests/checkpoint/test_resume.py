@@ -15,6 +15,7 @@ import pytest
 
 from tests import ranks, tiny
 from tests.checkpoint.test_checkpoint import written
+from tests.commands import without_privileges
 from tests.test_worker import metrics, run
 from trainer.checkpoint.directory import MANIFEST, directory, find, list_whole
 from trainer.checkpoint.resume import resume
@@ -183,10 +184,8 @@ def resumed_without(config: Config, closed: list[Path], broken: list[Path]) -> l
     for path in closed:
         mode = path.stat().st_mode
         path.chmod(0)
-        if os.getuid() == 0:
-            os.seteuid(65534)  # nobody, whom permissions hold back
-        told.append(ends())
-        os.seteuid(os.getuid())
+        with without_privileges():
+            told.append(ends())
         path.chmod(mode)
     for path in broken:
         kept = path.rename(path.with_name("kept"))

@@ -1,14 +1,14 @@
 """What people are told when their text cannot be used: the exact message."""
 
-import os
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.commands import without_privileges
 from tests.data.test_text import opened
 from trainer.data.text import Text
 from trainer.data.tokenized import TokenizerKind
@@ -30,18 +30,6 @@ def test_files_that_cannot_be_read(tmp_path):
     loop = tmp_path / "loop.txt"
     loop.symlink_to(loop)
     assert message_of(loop) == f"{loop}: cannot be read: Too many levels of symbolic links"
-
-
-@contextmanager
-def without_privileges():
-    """As a user who is not root, whom no permission holds back."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)  # nobody
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "parquet"])

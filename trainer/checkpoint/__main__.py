@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.checkpoint.directory import MANIFEST
+from trainer.checkpoint.directory import MANIFEST, has_manifest
 from trainer.checkpoint.ls import checkpoints, look, newest, table
 from trainer.checkpoint.verify import problems
 from trainer.cli import report
@@ -77,13 +77,17 @@ def _verify(options: argparse.Namespace) -> int:
     if not every:
         print(f"{options.path} has no checkpoints")
     for path in every:
-        if not (path / MANIFEST).is_file():
-            print(f"{path}: has no {MANIFEST}: it was not finished, and is not taken for a checkpoint")
-            continue
-        wrong = problems(path)
+        try:
+            if not has_manifest(path):
+                print(f"{path}: has no {MANIFEST}: it was not finished, and is not taken for a checkpoint")
+                continue
+        except (ConfigError, RunError) as error:  # the others are checked all the same
+            wrong = [str(error)]
+        else:
+            wrong = problems(path)
         damaged += len(wrong)
         for problem in wrong:
-            print(f"{path}: {problem}", file=sys.stderr)
+            print(problem if problem.startswith(str(path)) else f"{path}: {problem}", file=sys.stderr)
         if not wrong:
             print(f"{path}: every file is as it was written")
     return EXIT_FAILED if damaged else 0

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from trainer.callbacks.record import REPORT, read_record
@@ -74,12 +75,19 @@ def list_whole(run_dir: Path) -> list[Path]:
     Raises:
         ConfigError, RunError: see `unreadable`.
     """
-    return [path for path in list_named(run_dir) if _has_manifest(path)]
+    return [path for path in list_named(run_dir) if has_manifest(path)]
 
 
-def _has_manifest(path: Path) -> bool:
+def has_manifest(path: Path) -> bool:
+    """Whether `path` is a whole checkpoint.
+
+    Raises:
+        ConfigError, RunError: see `unreadable`.
+    """
     try:
-        return (path / MANIFEST).is_file()
+        return S_ISREG((path / MANIFEST).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:  # it may well have one: an older checkpoint must not be taken instead
         raise unreadable(path, error) from error
 
@@ -121,7 +129,7 @@ def find(run_dir: Path, resume: str) -> Path | None:
             )
         return whole[-1] if whole else None
     path = Path(resume)
-    if _has_manifest(path):
+    if has_manifest(path):
         return path
     whole = list_whole(path)
     if whole:

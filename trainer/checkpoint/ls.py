@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint.directory import MANIFEST, NAME, Damaged, list_named, read_manifest, step_of
+from trainer.checkpoint.directory import MANIFEST, NAME, Damaged, has_manifest, list_named, read_manifest, step_of, unreadable
 from trainer.errors import ConfigError, RunError
 from trainer.units import aligned, count, size
 
@@ -32,8 +32,9 @@ def checkpoints(path: Path) -> list[Path]:
 
     Raises:
         ConfigError: it is neither.
+        ConfigError, RunError: see `unreadable`.
     """
-    if (path / MANIFEST).is_file():
+    if has_manifest(path):
         return [path]
     if not (path / "checkpoints").is_dir():
         raise ConfigError(f"{path}: is neither a checkpoint (a directory with {MANIFEST}) nor a run directory with checkpoints/")
@@ -45,8 +46,9 @@ def newest(path: Path) -> Path:
 
     Raises:
         ConfigError: there is none.
+        ConfigError, RunError: see `unreadable`; it may well be the newest.
     """
-    whole = [entry for entry in checkpoints(path) if (entry / MANIFEST).is_file()]
+    whole = [entry for entry in checkpoints(path) if has_manifest(entry)]
     if not whole:
         raise ConfigError(f"{path}: has no whole checkpoint (a directory with {MANIFEST})")
     return whole[-1]
@@ -59,6 +61,8 @@ def look(path: Path) -> Found:
         when = datetime.fromtimestamp((path / MANIFEST if MANIFEST in sizes else path).stat().st_mtime)
     except FileNotFoundError:
         return Found(path, None, 0, datetime.now(), "deleted meanwhile")
+    except OSError as error:
+        return Found(path, None, 0, datetime.fromtimestamp(path.stat().st_mtime), f"unknown: {unreadable(path, error)}")
     manifest, state = None, f"not whole: no {MANIFEST}"
     if MANIFEST in sizes:
         try:

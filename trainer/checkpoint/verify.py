@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from trainer.checkpoint.directory import Damaged, read_manifest, sha256
+from trainer.checkpoint.directory import Damaged, read_manifest, sha256, unreadable
 from trainer.errors import ConfigError, RunError
 
 PROGRESS_AFTER = 2.0  # seconds
@@ -19,17 +19,19 @@ def problems(path: Path) -> list[str]:
     Progress is shown on the standard error where it takes more than two seconds.
     """
     try:
-        files = read_manifest(path)["files"]
+        return _wrong_files(path, read_manifest(path)["files"])
     except Damaged as error:
         return [error.what]
     except (ConfigError, RunError) as error:  # the others of the run are checked all the same
         return [str(error)]
-    return _wrong_files(path, files)
 
 
 def _wrong_files(path: Path, files: Mapping[str, str]) -> list[str]:
-    here = {file.name: file.stat().st_size for file in path.glob("*.safetensors")}
-    wrong = [f"{name} is missing" for name in sorted(files) if not (path / name).is_file()]
+    try:
+        here = {file.name: file.stat().st_size for file in path.iterdir() if file.suffix == ".safetensors"}
+    except OSError as error:
+        raise unreadable(path, error) from error
+    wrong = [f"{name} is missing" for name in sorted(files.keys() - here.keys())]
     wrong += [f"{name} is not of this checkpoint" for name in sorted(here.keys() - files.keys())]
     total = sum(here.get(name, 0) for name in files)
     with tqdm(total=total, desc=f"checking {path.name}", unit="B", unit_scale=True, delay=PROGRESS_AFTER, leave=False) as bar:
