@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
+from datetime import timedelta
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ import torch.distributed as dist
 from tests import ranks
 from trainer import distributed
 from trainer.distributed import Place, pick_device
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError, RunError, Stopped
 
 
 def test_a_place_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,3 +93,53 @@ def deterministic() -> tuple[bool, bool]:
 
 def test_deterministic_kernels_where_asked_for() -> None:
     assert ranks.run(1, deterministic) == [(False, True)]
+
+
+def meets(asking: int | None, missing: int | None, seconds: float) -> str:
+    """How the wait ends where rank `asking` is asked to stop after a second and rank `missing` does not come."""
+    place = Place.from_env()
+    if place.rank == missing:
+        return "did not come"
+    asked: list[int] = []
+    if place.rank == asking:
+        threading.Timer(1.0, asked.append, [15]).start()
+    try:
+        distributed.init(place, torch.device("cpu"), asked, timeout=timedelta(seconds=seconds))
+    except (RunError, Stopped) as error:
+        return f"{type(error).__name__}: {error}"
+    return f"met {dist.get_world_size()}"
+
+
+@pytest.mark.parametrize("asking", [0, 1])
+def test_who_is_asked_to_stop_while_waiting_for_others_stops_and_so_do_all(asking: int) -> None:
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    told = ranks.run(3, meets, asking, 2, 30.0, group=False, env=env)
+    assert told == ["Stopped: before training began"] * 2 + ["did not come"]
+
+
+def rush() -> str:
+    """How the wait ends where the ranks come at about the time when each is asked to stop."""
+    place, asked = Place.from_env(), []
+    threading.Timer(0.05, asked.append, [15]).start()
+    try:
+        distributed.init(place, torch.device("cpu"), asked, timeout=timedelta(seconds=30))
+    except Stopped as error:
+        return f"Stopped: {error}"
+    return "met"
+
+
+def test_all_go_on_or_none_does() -> None:
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    assert len(set(ranks.run(3, rush, group=False, env=env))) == 1
+
+
+def test_it_is_said_how_many_came() -> None:
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    told = ranks.run(3, meets, None, 2, 1.0, group=False, env=env)
+    assert "RunError: could not reach the other processes: of 3, 2 came within 1 s" in told
+
+
+def test_nothing_listens() -> None:
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    (_, told) = ranks.run(2, meets, None, 0, 1.0, group=False, env=env)
+    assert re.fullmatch(rf"RunError: could not reach the other processes at 127.0.0.1:{env['MASTER_PORT']} \(.*Connection refused, for 1 s\)", told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from trainer import launch_id
 from trainer.errors import ConfigError, RunError
+from trainer.rendezvous import meet, reach, stopped
 
 T = TypeVar("T")
 _groups_made = itertools.count()
@@ -63,8 +64,13 @@ def make_deterministic(wanted: bool) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it would write every new tensor twice
 
 
-def init(place: Place, device: torch.device, timeout: timedelta = timedelta(minutes=30)) -> None:
-    """Make the default process group, unless there is one already (Ray makes its own)."""
+def init(place: Place, device: torch.device, asked: Sequence[int] = (), timeout: timedelta = timedelta(minutes=30)) -> None:
+    """Make the default process group, unless there is one already (Ray makes its own).
+
+    Raises:
+        RunError: the port is in use, or not all processes came.
+        Stopped: some rank's `asked` became non-empty while they waited for one another.
+    """
     if dist.is_initialized():
         return
     backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
@@ -74,21 +80,26 @@ def init(place: Place, device: torch.device, timeout: timedelta = timedelta(minu
     host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "0"))
     if host in ("127.0.0.1", "localhost"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if os.uname().sysname == "Darwin" else "lo")
+    seconds = timeout.total_seconds()
     try:
         if LISTEN_FD in os.environ or "TORCHELASTIC_RUN_ID" not in os.environ:
             fd = os.environ.pop(LISTEN_FD, None)
+            if place.rank != 0:
+                reach(host, port, seconds, asked)
             store: dist.Store = dist.TCPStore(
                 host, port, place.world_size, is_master=place.rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=int(fd) if fd else None
             )
-            dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
         else:
             # torchrun's store may outlive a process group: each restart, and each run of a sweep, needs keys of its own.
             # (On several machines the counts of restarts differ; there launch/torchrun.sh has torchrun make a new store.)
             restart = os.environ["TORCHELASTIC_RESTART_COUNT"] if os.environ.get("GROUP_WORLD_SIZE") == "1" else ""
             shared, _, _ = next(dist.rendezvous("env://", place.rank, place.world_size, timeout=timeout))
             store = dist.PrefixStore(f"restart-{restart}/group-{next(_groups_made)}", shared)
-            dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
+        meet(store, place.world_size, seconds, asked)
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
+        if asked:  # the store went with a rank that stopped first
+            raise stopped() from error
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise RunError(f"launcher.master_port={port}: is in use on {socket.gethostname()}; choose another, or leave it out to take a free one") from error
         raise RunError(f"could not reach the other processes at {host}:{port} ({str(error).splitlines()[0]})") from error

@@ -65,7 +65,10 @@ def run(config: Config, place: Place, asked: list[int] | None = None, tell: Call
         stop_asked = stack.enter_context(signals.kept([] if asked is None else asked))
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
-        distributed.init(place, device)
+        try:
+            distributed.init(place, device, stop_asked)
+        except Stopped as error:
+            raise Stopped(f"{error}; {run_again(run_dir, config.checkpoint.resume)} to go on") from None
         stack.callback(distributed.close)
         launches = distributed.launches(place)
         mesh = config.strategy.mesh(place.world_size, device.type)

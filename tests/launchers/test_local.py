@@ -17,6 +17,7 @@ import pytest
 from tests.commands import ROOT, TINY, environment, run_without_torch
 from tests.launchers.running import descendants, finish, first_steps, left, losses, run, start, steps_done, wait_until
 from trainer import ledger
+from trainer.doctor.record import live_path
 from trainer.run_lock import LOCK, RunLock
 
 TWO = "launcher.nproc_per_node=2"
@@ -169,12 +170,27 @@ def test_a_port_in_use(tmp_path):
     assert (status, err) == (2, expected)
 
 
-def test_two_launchers_make_one_run(tmp_path):
+def _of_two_machines() -> list[str]:
+    """Arguments for each of two launchers of one run here."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = ["+strategy=ddp", "train.max_steps=3", "launcher.nproc_per_node=1", "launcher.nnodes=2"]
     common += ["launcher.master_addr=127.0.0.1", f"launcher.master_port={port}", "launcher.interface=" + ("lo0" if sys.platform == "darwin" else "lo")]
+    return common
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_machine_that_waits_for_another_is_asked_to_stop(node, tmp_path):
+    process = start(*_of_two_machines(), f"launcher.node_rank={node}", "run_dir=run", cwd=tmp_path)
+    wait_until(lambda: live_path(tmp_path / "run", node).exists(), process)
+    process.terminate()
+    status, _, err = finish(process, timeout=60)
+    assert (status, err) == (75, "stopped, resumable: before training began; run the same command to go on\n")
+
+
+def test_two_launchers_make_one_run(tmp_path):
+    common = _of_two_machines()
     nodes = [start(*common, f"launcher.node_rank={node}", cwd=tmp_path) for node in (1, 0)]
     results = [finish(node) for node in nodes]
     assert [status for status, _, _ in results] == [0, 0], results

@@ -24,6 +24,6 @@ def joined(config: Config, place: Place, timeout: timedelta) -> Iterator[torch.d
     torch.set_num_threads(1)
     device = distributed.pick_device(config.train.device.name, place.local_rank)
     distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
-    distributed.init(place, device, timeout)
+    distributed.init(place, device, timeout=timeout)
     yield device
     distributed.close()
