@@ -69,7 +69,17 @@ STRATEGIES: dict[str, tuple[Strategy, int]] = {
 IN_EVERY_CASE = ["zero1", "zero2", "zero3"]
 WITH_UNUSED = [*IN_EVERY_CASE, "zero1-offload", "zero2-offload", "zero3-offload"]
 ZEROS = [name for name in STRATEGIES if name.startswith("zero")]
-LARGE = {"zero3-some-whole", "zero1-offload", "zero2-offload", "zero2-small-buckets", "zero3-small-buckets", "zero1-of-1", "zero2-of-4"}
+LARGE = {
+    "zero3-some-whole",
+    "zero1-offload",
+    "zero2-offload",
+    "zero3-offload",
+    "zero3-of-4",
+    "zero2-small-buckets",
+    "zero3-small-buckets",
+    "zero1-of-1",
+    "zero2-of-4",
+}
 
 
 def marked(names: Sequence[str], *others: Any) -> list[Any]:
@@ -301,7 +311,7 @@ MOVES: dict[str, tuple[Strategy, int]] = {
 FROM_TO = [
     ("zero2", "fsdp"),
     ("zero3", "zero2-of-1"),
-    ("zero3-of-4", "fsdp"),
+    pytest.param("zero3-of-4", "fsdp", marks=pytest.mark.large),
     ("zero1", "zero3"),
     ("fsdp", "zero3"),
     ("single", "zero1"),

@@ -60,7 +60,7 @@ class Case:
 
 
 CASES = ["sgd", "adamw", "momentum", "whole-share", "no-clip", "tied", "frozen-embedding", "frozen-block", "never-used", "block-never-used", "decay-alone"]
-IN_EVERY_CASE = ["ddp-2", "fsdp-2", "fsdp-no-sync", "hsdp-4"]
+IN_EVERY_CASE = ["ddp-2", "fsdp-2", "hsdp-4"]
 
 
 def cases_of(strategy: str) -> list[str]:
