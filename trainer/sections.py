@@ -146,7 +146,7 @@ class RunConfig:
     max_restarts: int = 0
     """How often the workers are started again from the last checkpoint after one has died. Not under torchrun, which has --max-restarts."""
     min_ranks: int | None = None
-    """With how few processes the local launcher may go on. A restart is on the same number, or on as many as there are GPUs left;
+    """With how few processes a run may go on. A restart is on the same number, or on as many as there are GPUs left, or room in Ray;
     when a process then dies again before there is a new checkpoint, it is on the largest smaller number that `train.global_batch_size`
     and `train.micro_batch_size` can be divided over. Null: always the same number. Under torchrun: fewer are refused."""
     stall_timeout: float = 600.0

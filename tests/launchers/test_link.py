@@ -15,6 +15,7 @@ import pytest
 from trainer.launchers import ray_driver
 from trainer.launchers.link import Address, Exchange, Line, Stream
 from trainer.launchers.ranks import Failure
+from trainer.signals import kept
 
 WRONG = Failure(0, "ConfigError", "data.path: is not there", "")
 STOPPED = Failure(0, "Stopped", "at step 3", "")
@@ -24,16 +25,14 @@ BROKEN = Failure(0, "ValueError", "a mistake", "Traceback ...")
 
 @pytest.fixture
 def exchange():
-    restarts = []
-    made = Exchange("127.0.0.1", lambda self: restarts.append((dict(self.failures), dict(self.died))))
-    made.restarts = restarts
+    made = Exchange("127.0.0.1")
     yield made
     made.close()
 
 
-def _call(address: Address, rank: int, attempt: str = "a", **other) -> socket.socket:
+def _call(address: Address, rank: int, **other) -> socket.socket:
     line = socket.create_connection((address.host, address.port))
-    _say(line, token=address.token, rank=rank, attempt=attempt, pid=7, host="node1", **other)
+    _say(line, token=address.token, rank=rank, pid=7, host="node1", **other)
     return line
 
 
@@ -49,7 +48,7 @@ def _until(condition) -> None:
 
 
 def test_output_comes_in_order_and_other_ranks_are_marked(exchange, capsys):
-    lines = [Line(exchange.address, rank, "a", []) for rank in (0, 1)]
+    lines = [Line(exchange.address, rank, []) for rank in (0, 1)]
     out, err = Stream(lines[0], "out", True), Stream(lines[1], "err", False)
     print("step 1", file=out)
     print("step", 2, file=out)
@@ -74,9 +73,9 @@ def test_output_comes_in_order_and_other_ranks_are_marked(exchange, capsys):
 def test_a_stop_reaches_ranks_now_and_later(exchange):
     early: list[int] = []
     late: list[int] = []
-    first = Line(exchange.address, 0, "a", early)
+    first = Line(exchange.address, 0, early)
     exchange.ask(15)
-    second = Line(exchange.address, 1, "a", late)
+    second = Line(exchange.address, 1, late)
     _until(lambda: (early, late) == ([15], [15]))
     first.close()
     second.close()
@@ -114,30 +113,6 @@ def test_who_dies_has_died_whatever_others_say_first(exchange, said):
     telling.close()
 
 
-def test_a_new_attempt_forgets_the_last_and_is_told_of(exchange):
-    failing = _call(exchange.address, 0)
-    _say(failing, failure=BROKEN.to_json())
-    _until(lambda: exchange.failures)
-    again = _call(exchange.address, 0, "b")
-    _until(lambda: exchange.restarts)
-    assert exchange.restarts == [({0: BROKEN}, {})]
-    assert exchange.failures == {}
-    failing.close()
-    again.close()
-
-
-def test_after_an_explained_failure_there_is_nothing_to_do(exchange):
-    failing = _call(exchange.address, 0)
-    _say(failing, failure=WRONG.to_json())
-    _until(lambda: exchange.over)
-    again = Line(exchange.address, 0, "b", [])
-    assert again.over
-    assert exchange.restarts == []
-    assert exchange.failures == {0: WRONG}
-    again.close()
-    failing.close()
-
-
 def test_a_stranger_is_not_listened_to(exchange):
     wrong = Address(exchange.address.host, exchange.address.port, "guess")
     stranger = _call(wrong, 0)
@@ -161,14 +136,14 @@ def handlers():
 
 
 @pytest.mark.parametrize(("failure", "ended"), [(STOPPED, False), (WRONG, True)], ids=["stopped", "failed"])
-def test_who_still_works_is_ended_after_a_failure_and_not_after_a_stop(failure, ended, exchange, handlers, monkeypatch):
+def test_who_still_works_is_ended_after_a_failure_and_not_after_a_stop(failure, ended, exchange, monkeypatch):
     """Rank 0 writes the report when the others have stopped."""
     monkeypatch.setattr(ray_driver, "GRACE_SECONDS", 0.1)
     working, first = _call(exchange.address, 0), _call(exchange.address, 1)
     _say(first, failure=failure.to_json())
     _say(first, bye=True)
-    _until(lambda: exchange.over)
-    assert ray_driver._supervise(exchange, lambda: time.sleep(0.6)) is None
+    _until(lambda: exchange.failures)
+    assert ray_driver._supervise(exchange, lambda: time.sleep(0.6), [], "") is None
     exchange.close()
     working.shutdown(socket.SHUT_WR)
     with working.makefile() as lines:
@@ -179,13 +154,14 @@ def test_who_still_works_is_ended_after_a_failure_and_not_after_a_stop(failure, 
 
 def test_a_signal_of_the_launcher_reaches_the_ranks(exchange, handlers):
     asked: list[int] = []
-    line = Line(exchange.address, 0, "a", asked)
+    line = Line(exchange.address, 0, asked)
     _until(lambda: exchange.met)
 
     def fit() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         _until(lambda: asked)
 
-    assert ray_driver._supervise(exchange, fit) is None
+    with kept([]) as own:
+        assert ray_driver._supervise(exchange, fit, own, "") is None
     assert asked == [signal.SIGTERM]
     line.close()

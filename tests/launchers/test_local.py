@@ -66,10 +66,7 @@ def test_a_rank_that_dies_again_without_progress_is_left_out(tmp_path):
     [
         (["run.min_ranks=3", "run.max_restarts=1"], "run.min_ranks=3: is more than the 2 processes; give at most 2, or start more"),
         (["run.min_ranks=1"], "run.min_ranks=1: has no effect with run.max_restarts=0; give run.max_restarts=N"),
-        (
-            ["run.min_ranks=1", "launcher=ray"],
-            "run.min_ranks=1: this launcher restarts as many processes as before; use launcher=local, or leave run.min_ranks out",
-        ),
+        (["run.min_ranks=1", "launcher=ray"], "run.min_ranks=1: has no effect with run.max_restarts=0; give run.max_restarts=N"),
     ],
 )
 def test_fewer_ranks_that_cannot_be(arguments, told, tmp_path):

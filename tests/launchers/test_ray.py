@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.commands import TINY, run_without_torch
+from tests.launchers.clusters import lose, machine, port
 from tests.launchers.running import descendants, finish, first_steps, left, losses, run, start, steps_done, wait_until
 
 TWO = "launcher.nproc_per_node=2"
@@ -50,6 +51,37 @@ def test_a_killed_worker_is_named_and_the_run_goes_on_from_the_last_checkpoint(t
     assert err.endswith("; the other ranks were ended\nrestart 1 of 1 from the last checkpoint\n")
     assert run("+strategy=fsdp", TWO, *STEPS, "run_dir=local", cwd=tmp_path)[0] == 0
     assert losses(tmp_path / "ray") == losses(tmp_path / "local")
+
+
+@pytest.mark.large
+def test_a_worker_that_dies_again_without_progress_is_left_out(tmp_path):
+    """Rank 1 dies in the second step of each start."""
+    steps = ["+strategy=fsdp", TWO, "train.max_steps=4", "checkpoint.every=3"]
+    trouble = ["model.how=kill", "model.at=2", "run.max_restarts=2", "run.min_ranks=1"]
+    status, _, err = run(*steps, "launcher=ray", *trouble, "run_dir=ray", cwd=tmp_path)
+    assert status == 0, err
+    assert "restart 1 of 2 from the last checkpoint\n" in err
+    assert err.endswith("restart 2 of 2 from the last checkpoint, on 1 rank instead of 2\n")
+    assert run(*steps, "run_dir=local", cwd=tmp_path)[0] == 0
+    for one, other in zip(losses(tmp_path / "ray"), losses(tmp_path / "local"), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.large
+def test_a_run_goes_on_without_a_machine_that_has_gone(monkeypatch, tmp_path):
+    """Two machines with room for one worker each; the second goes while they train."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    address = f"127.0.0.1:{port()}"
+    steps = ["+strategy=ddp", "launcher.nproc_per_node=1", "train.max_steps=60", "model.seconds=0.1", "checkpoint.every=5"]
+    ray = ["launcher=ray", "launcher.nnodes=2", f"launcher.address='{address}'", "run.max_restarts=2", "run.min_ranks=1"]
+    with machine("--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=1"), machine(f"--address={address}", "--num-cpus=1") as second:
+        process = start(*steps, *ray, "run_dir=ray", cwd=tmp_path)
+        wait_until(lambda: steps_done(tmp_path / "ray") >= 10, process)
+        lose(second)
+        status, _, err = finish(process)
+    assert status == 0, err
+    assert "from the last checkpoint, on 1 rank instead of 2\n" in err
+    assert [row[0] for row in losses(tmp_path / "ray")] == list(range(1, 61))
 
 
 @pytest.mark.large

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,36 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, environment
+from tests.launchers.clusters import machine, port
 from tests.launchers.running import PARTS, TROUBLE, losses, run
-
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-
-
-def _port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture
 def cluster(monkeypatch) -> Iterator[dict[str, str]]:
     """Addresses of a head node that is started for the test."""
     pytest.importorskip("ray.dashboard.optional_deps", reason="a cluster takes jobs only with ray[default]", exc_type=ImportError)
-    gcs, dashboard = _port(), _port()
+    gcs, dashboard = port(), port()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a token in the home directory decides
-    env = environment(RAY_USAGE_STATS_ENABLED="0", PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--block"]
-    process = subprocess.Popen([*RAY, *head, "--object-store-memory=100000000"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "Ray runtime started" in line:
-                break
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with machine("--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2"):
         yield {"gcs": f"127.0.0.1:{gcs}", "dashboard": f"http://127.0.0.1:{dashboard}"}
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 @pytest.mark.large

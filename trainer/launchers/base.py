@@ -51,9 +51,8 @@ class Launcher(Part):
 
     def check_min_ranks(self, config: Config) -> None:
         """Raise `ConfigError` where this launcher cannot go on with fewer processes, as `run.min_ranks` asks."""
-        raise ConfigError(
-            f"run.min_ranks={config.run.min_ranks}: this launcher restarts as many processes as before; use launcher=local, or leave run.min_ranks out"
-        )
+        if config.run.max_restarts == 0:
+            raise ConfigError(f"run.min_ranks={config.run.min_ranks}: has no effect with run.max_restarts=0; give run.max_restarts=N")
 
     def per_node(self) -> list[str]:
         """Fields that differ from node to node in one run (left out of the run's name)."""

@@ -15,7 +15,6 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,22 +36,16 @@ class Address:
 class Exchange:
     """The launcher's end: one line to each rank."""
 
-    def __init__(self, host: str, on_restart: Callable[[Exchange], None]):
+    def __init__(self, host: str):
         self._server = socket.create_server((host, 0), backlog=1024)
         self.address = Address(host, self._server.getsockname()[1], secrets.token_hex(16))
-        self._on_restart = on_restart
         self._lock = threading.Lock()
         self._lines: dict[int, socket.socket] = {}
-        self._attempt = ""
+        self._met = False
         self._asked: list[int] = []
         self.failures: dict[int, Failure] = {}
         self.died: dict[int, str] = {}
         threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def over(self) -> bool:
-        """Whether some rank has explained an end that starting again would not change."""
-        return any(failure.explained and not failure.secondary for failure in self.failures.values())
 
     @property
     def failed(self) -> bool:
@@ -62,7 +55,7 @@ class Exchange:
     @property
     def met(self) -> bool:
         """Whether any rank has called."""
-        return self._attempt != ""
+        return self._met
 
     def ask(self, number: int) -> None:
         """Pass signal `number` on to all ranks, also to those that call later."""
@@ -100,7 +93,7 @@ class Exchange:
             except (OSError, ValueError, AttributeError):  # a stranger
                 return
             self._meet(line, hello)
-            rank, attempt = hello["rank"], hello["attempt"]
+            rank = hello["rank"]
             try:
                 for text in reader:
                     message = json.loads(text)
@@ -108,37 +101,31 @@ class Exchange:
                         with self._lock:
                             self._lines.pop(rank, None)
                         return
-                    self._take(rank, attempt, message)
+                    self._take(rank, message)
             except (OSError, ValueError):  # broken in the middle of a line: the same as its end
                 pass
-            self._lose(rank, attempt, hello)
+            self._lose(rank, hello)
 
     def _meet(self, line: socket.socket, hello: dict[str, Any]) -> None:
         with self._lock:
-            if hello["attempt"] != self._attempt:
-                if self._attempt and not self.over:
-                    self._on_restart(self)
-                    self.failures, self.died = {}, {}
-                self._attempt = hello["attempt"]
+            self._met = True
             self._lines[hello["rank"]] = line
-            _send(line, {"over": self.over})
             for number in self._asked:
                 _send(line, {"stop": number})
 
-    def _take(self, rank: int, attempt: str, message: dict[str, Any]) -> None:
+    def _take(self, rank: int, message: dict[str, Any]) -> None:
         if "failure" in message:
             with self._lock:
-                if attempt == self._attempt:
-                    self.failures.setdefault(rank, Failure.from_json(message["failure"]))
+                self.failures.setdefault(rank, Failure.from_json(message["failure"]))
             return
         for stream, target in (("out", sys.stdout), ("err", sys.stderr)):
             if stream in message:
                 target.write(message[stream] if rank == 0 else prefixed(rank, message[stream]))
                 target.flush()
 
-    def _lose(self, rank: int, attempt: str, hello: dict[str, Any]) -> None:
+    def _lose(self, rank: int, hello: dict[str, Any]) -> None:
         with self._lock:
-            if attempt != self._attempt or rank in self.failures:
+            if rank in self.failures:
                 return
             self._lines.pop(rank, None)
             if not any(failure.original for failure in self.failures.values()):  # else it was ended for that
@@ -148,7 +135,7 @@ class Exchange:
 class Line:
     """A rank's end. When the launcher goes away, the rank's process ends at once."""
 
-    def __init__(self, address: Address, rank: int, attempt: str, asked: list[int]):
+    def __init__(self, address: Address, rank: int, asked: list[int]):
         try:
             self._socket = socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS)
         except OSError as error:
@@ -159,11 +146,8 @@ class Line:
         self._socket.settimeout(None)
         self._lock = threading.Lock()
         self._closed = False
-        self.send(token=address.token, rank=rank, attempt=attempt, pid=os.getpid(), host=socket.gethostname())
+        self.send(token=address.token, rank=rank, pid=os.getpid(), host=socket.gethostname())
         self._reader = self._socket.makefile("r", encoding="utf-8")
-        first = self._reader.readline()
-        self.over = not first or bool(json.loads(first)["over"])
-        """Whether the run has ended already, so that there is nothing to do."""
         threading.Thread(target=self._listen, args=(asked,), daemon=True).start()
 
     def send(self, **message: Any) -> None:

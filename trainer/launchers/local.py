@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import launch_id
-from trainer.checkpoint.directory import newest_step
-from trainer.errors import ConfigError, RunError, Stopped, run_again
+from trainer.errors import ConfigError, RunError
 from trainer.launchers.base import TRAIN, Launcher, count_gpus, is_rank, load_work
 from trainer.launchers.processes import run_children
-from trainer.launchers.ranks import INTERRUPTED, RankDied, failure_recorded, restarting
+from trainer.launchers.ranks import INTERRUPTED, failure_recorded
+from trainer.launchers.restarts import with_restarts
 from trainer.signals import kept
-from trainer.validate import largest_world_size
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -68,8 +65,7 @@ class Local(Launcher):
                 f"run.min_ranks={config.run.min_ranks}: is for one machine, and there are launcher.nnodes={self.nnodes}, whose launchers cannot agree; "
                 "use torchrun with NNODES=MIN:MAX (launch/torchrun.sh)"
             )
-        if config.run.max_restarts == 0:
-            raise ConfigError(f"run.min_ranks={config.run.min_ranks}: has no effect with run.max_restarts=0; give run.max_restarts=N")
+        super().check_min_ranks(config)
 
     def place(self) -> tuple[bool, str]:
         if is_rank():
@@ -104,38 +100,16 @@ class Local(Launcher):
     def _run(self, config: Config, work: str, asked: list[int]) -> None:
         for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
             config.data.open(split)
-        nproc, restarts = self.processes(config), config.run.max_restarts
-        if nproc * self.nnodes == 1 and restarts == 0:
+        nproc = self.processes(config)
+        if nproc * self.nnodes == 1 and config.run.max_restarts == 0:
             from trainer.distributed import Place
 
             load_work(work)(config, Place(), asked)
             return
-        assert config.run_dir is not None
-        run_dir, launch, without_progress = Path(config.run_dir), launch_id.new(), None
-        for restart in range(1, restarts + 2):
-            if asked:
-                raise Stopped(
-                    "before training began; run the same command to go on"
-                    if restart == 1
-                    else f"before training went on; {run_again(run_dir, config.checkpoint.resume)} to go on"
-                )
-            try:
-                run_children(self, config, nproc, work, launch, asked)
-                return
-            except RankDied as error:
-                if restart > restarts or asked:
-                    raise
-                newest = newest_step(run_dir)
-                fewer = self._fewer(config, nproc, again=newest == without_progress)
-                without_progress = None if fewer else newest
-                changed = f", on {fewer} rank{'' if fewer == 1 else 's'} instead of {nproc}" if fewer else ""
-                print(restarting(error, restart, restarts, changed), file=sys.stderr)
-                nproc = fewer or nproc
+        launch = launch_id.new()
 
-    def _fewer(self, config: Config, nproc: int, again: bool) -> int | None:
-        """On how many ranks less than `nproc` to go on after one has died, `again` without a new checkpoint; None: on as many."""
-        if config.run.min_ranks is None:
-            return None
-        gpus = count_gpus() if config.train.device.name != "cpu" else 0
-        room = min(nproc - 1 if again else nproc, gpus or nproc)
-        return largest_world_size(config, room) if room < nproc else None
+        def room(ranks: int) -> int:
+            gpus = count_gpus() if config.train.device.name != "cpu" else 0
+            return min(ranks, gpus or ranks)
+
+        with_restarts(config, nproc, lambda ranks: run_children(self, config, ranks, work, launch, asked), room, asked)

@@ -148,11 +148,6 @@ def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
         raise Stopped(failure.message)
 
 
-def restarting(error: RankDied, restart: int, most: int, changed: str = "") -> str:
-    """What is said when the ranks are started again; `changed` is what is not as before."""
-    return f"{error}\nrestart {restart} of {most} from the last checkpoint{changed}"
-
-
 def prefixed(rank: int, text: str) -> str:
     """`text` with `[rank R] ` before each of its lines."""
     return "".join(f"[rank {rank}] {line}" for line in text.splitlines(keepends=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import logging
 import os
 import shutil
@@ -11,18 +10,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import launch_id
-from trainer.errors import ConfigError, RunError, Stopped
+from trainer.errors import ConfigError, RunError, Stopped, run_again
 from trainer.launchers.base import count_gpus
 from trainer.launchers.link import Exchange
-from trainer.launchers.ranks import INTERRUPTED, RankDied, judge, restarting
+from trainer.launchers.ranks import INTERRUPTED, RankDied, judge
 from trainer.launchers.ray_guard import guarded
+from trainer.launchers.restarts import with_restarts
 from trainer.signals import kept
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 5.0  # the other ranks have this long to say why they fail too, before they are ended
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.05
+ROOM_SECONDS = 30.0  # Ray takes about 15 to notice that a machine has gone
 OBJECT_STORE_BYTES = 100_000_000  # the run passes nothing through it
 SETTINGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -66,24 +67,40 @@ def drive(knobs: Ray, config: Config, work: str) -> None:
     on_gpus = config.train.device.name == "cuda" or (config.train.device.name == "auto" and count_gpus() > 0)
     threads = 1.0 if cluster else float(max(1, (os.cpu_count() or 1) // workers))
     resources = {"CPU": threads, **({"GPU": 1.0} if on_gpus else {}), **knobs.resources_per_worker}
-    with _connected(cluster, resources, workers) as host:
+    with _connected(cluster, resources, workers) as host, kept([]) as asked:
         _tell_of_lack(resources, workers)
-        restarts = itertools.count(1)
+        launch = launch_id.new()  # for every start of the workers
+        again = run_again(str(config.run_dir), config.checkpoint.resume)
 
-        def tell(exchange: Exchange) -> None:
+        def run_ranks(ranks: int) -> None:
+            exchange = Exchange(host)
             try:
-                judge(exchange.failures, exchange.died)
-            except RankDied as error:
-                print(restarting(error, next(restarts), config.run.max_restarts), file=sys.stderr)
+                error = _supervise(exchange, lambda: _fit(config, work, exchange, launch, resources, ranks), asked, again)
+            finally:
+                exchange.close()
+            judge(exchange.failures, exchange.died)
+            if error is not None:
+                raise RankDied(f"Ray Train failed: {error}")
 
-        exchange = Exchange(host, tell)
         try:
-            error = _supervise(exchange, lambda: _fit(config, work, exchange, resources, workers))
-        finally:
-            exchange.close()
-        judge(exchange.failures, exchange.died)
-        if error is not None:
-            raise RunError(f"Ray Train failed: {error}")
+            with_restarts(config, workers, run_ranks, lambda ranks: _room(resources, ranks), asked)
+        except KeyboardInterrupt:
+            raise RunError(INTERRUPTED) from None
+
+
+def _room(resources: dict[str, float], ranks: int) -> int:
+    """For how many of `ranks` the cluster has room: Ray reserves it for all of them, which shows that their machines are there, or says what is free."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    group = placement_group([resources] * ranks)
+    try:
+        if group.wait(ROOM_SECONDS):
+            return ranks
+    finally:
+        remove_placement_group(group)
+    free = ray.available_resources()
+    return min(ranks, *(int(free.get(name, 0) // amount) for name, amount in resources.items()))
 
 
 def _check_answers(address: str) -> None:
@@ -127,8 +144,8 @@ def _connected(cluster: str | None, resources: dict[str, float], workers: int) -
         yield ray.util.get_node_ip_address()
 
 
-def _supervise(exchange: Exchange, fit: Callable[[], None]) -> Exception | None:
-    """Run `fit` in a thread (Ray would take Ctrl-C for itself in the main one); signals go to the ranks.
+def _supervise(exchange: Exchange, fit: Callable[[], None], asked: Sequence[int], again: str) -> Exception | None:
+    """Run `fit` in a thread (Ray would take Ctrl-C for itself in the main one); signals go to the ranks. `again` is what to do to go on.
 
     Returns what Ray says of a failure.
     """
@@ -143,22 +160,18 @@ def _supervise(exchange: Exchange, fit: Callable[[], None]) -> Exception | None:
     thread = threading.Thread(target=work, daemon=True)
     failed_at: float | None = None
     passed_on = 0
-    try:
-        with kept([]) as asked:
-            thread.start()
-            while thread.is_alive():
-                thread.join(POLL_SECONDS)
-                if asked and not exchange.met:
-                    raise Stopped("before training began; run the same command to go on")
-                for number in asked[passed_on:]:  # not in the handler, which may interrupt what holds the exchange's lock
-                    passed_on += 1
-                    exchange.ask(number)
-                if exchange.failed:
-                    failed_at = failed_at or time.monotonic()
-                    if time.monotonic() - failed_at > GRACE_SECONDS:
-                        exchange.end()
-    except KeyboardInterrupt:
-        raise RunError(INTERRUPTED) from None
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_SECONDS)
+        if asked and not exchange.met:
+            raise Stopped(f"before training began; {again} to go on")
+        for number in asked[passed_on:]:  # not in the handler, which may interrupt what holds the exchange's lock
+            passed_on += 1
+            exchange.ask(number)
+        if exchange.failed:
+            failed_at = failed_at or time.monotonic()
+            if time.monotonic() - failed_at > GRACE_SECONDS:
+                exchange.end()
     return result[0] if result else None
 
 
@@ -176,7 +189,7 @@ def _tell_of_lack(resources: dict[str, float], workers: int) -> None:
         print(f"waiting for room in the Ray cluster: {'; '.join(lacking)}", file=sys.stderr)
 
 
-def _fit(config: Config, work: str, exchange: Exchange, resources: dict[str, float], workers: int) -> None:
+def _fit(config: Config, work: str, exchange: Exchange, launch: str, resources: dict[str, float], workers: int) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -188,7 +201,7 @@ def _fit(config: Config, work: str, exchange: Exchange, resources: dict[str, flo
     arguments = {
         "config": to_plain(config),
         "work": work,
-        "launch": launch_id.new(),  # for every start of the workers
+        "launch": launch,
         "launcher": asdict(exchange.address),
         "directory": os.getcwd(),
         "terminal": sys.stderr.isatty() and sys.stdout.isatty(),
@@ -201,7 +214,7 @@ def _fit(config: Config, work: str, exchange: Exchange, resources: dict[str, flo
             train_loop_config=arguments,
             torch_config=TorchConfig(backend="cuda:nccl,cpu:gloo" if on_gpus else "gloo"),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpus, resources_per_worker=resources),
-            run_config=RunConfig(name=exchange.address.token, storage_path=str(storage), failure_config=FailureConfig(max_failures=config.run.max_restarts)),
+            run_config=RunConfig(name=exchange.address.token, storage_path=str(storage), failure_config=FailureConfig(max_failures=0)),
         ).fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)

@@ -26,11 +26,7 @@ def run_rank(arguments: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     asked: list[int] = []
-    attempt = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    line = Line(Address(**arguments["launcher"]), rank, attempt, asked)
-    if line.over:
-        line.close()
-        return
+    line = Line(Address(**arguments["launcher"]), rank, asked)
     os.environ["COLUMNS"] = str(arguments["columns"])
 
     def tell(rank: int, error: RunError) -> None:
