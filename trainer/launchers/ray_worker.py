@@ -21,7 +21,8 @@ from trainer.launchers.ranks import Failure
 def run_rank(arguments: dict[str, Any]) -> None:
     """Train as one rank, in the process group that Ray made, with output and failures sent to the launcher.
 
-    An end with an explanation (a wrong config, a stop) returns as if all were well: Ray would start it again.
+    An end with an explanation (a wrong config, a stop) returns as if all were well: the launcher knows it, and ends the others
+    when they have had time to say theirs.
     """
     context = ray.train.get_context()
     rank = context.get_world_rank()
