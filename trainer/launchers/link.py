@@ -41,7 +41,8 @@ class Exchange:
         self.address = Address(host, self._server.getsockname()[1], secrets.token_hex(16))
         self._lock = threading.Lock()
         self._lines: dict[int, socket.socket] = {}
-        self._met = False
+        self.met = False
+        """Whether any rank has called."""
         self._asked: list[int] = []
         self.failures: dict[int, Failure] = {}
         self.died: dict[int, str] = {}
@@ -51,11 +52,6 @@ class Exchange:
     def failed(self) -> bool:
         """Whether some rank has explained why the run has failed, so that the others wait for it in vain."""
         return any(failure.conclusive for failure in self.failures.values())
-
-    @property
-    def met(self) -> bool:
-        """Whether any rank has called."""
-        return self._met
 
     def ask(self, number: int) -> None:
         """Pass signal `number` on to all ranks, also to those that call later."""
@@ -108,7 +104,7 @@ class Exchange:
 
     def _meet(self, line: socket.socket, hello: dict[str, Any]) -> None:
         with self._lock:
-            self._met = True
+            self.met = True
             self._lines[hello["rank"]] = line
             for number in self._asked:
                 _send(line, {"stop": number})
