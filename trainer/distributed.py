@@ -95,7 +95,7 @@ def init(place: Place, device: torch.device, asked: Sequence[int] = (), timeout:
             restart = os.environ["TORCHELASTIC_RESTART_COUNT"] if os.environ.get("GROUP_WORLD_SIZE") == "1" else ""
             shared, _, _ = next(dist.rendezvous("env://", place.rank, place.world_size, timeout=timeout))
             store = dist.PrefixStore(f"restart-{restart}/group-{next(_groups_made)}", shared)
-        meet(store, place.world_size, seconds, asked)
+        meet(store, place.rank, place.world_size, seconds, asked)
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if asked:  # the store went with a rank that stopped first

@@ -12,7 +12,7 @@ from trainer.errors import RunError, Stopped
 
 ARRIVED, TOLD, VERDICT = "arrived", "told", "verdict"
 GO, STOP = "go", "stop"
-FAREWELL_SECONDS = 2.0  # for the others to read the verdict, when the store ends with this process
+FAREWELL_SECONDS = 2.0  # for the others to read the verdict
 
 
 def reach(host: str, port: int, seconds: float, asked: Sequence[int]) -> None:
@@ -39,8 +39,8 @@ def reach(host: str, port: int, seconds: float, asked: Sequence[int]) -> None:
         raise RunError(f"could not reach the other processes at {host}:{port} ({told}, for {seconds:g} s)")
 
 
-def meet(store: dist.Store, world_size: int, seconds: float, asked: Sequence[int]) -> None:
-    """Return once all `world_size` ranks have called this with `store`, on each of them, or on none.
+def meet(store: dist.Store, rank: int, world_size: int, seconds: float, asked: Sequence[int]) -> None:
+    """Return once all `world_size` ranks have called this with `store`, on each of them, or on none. The store may end with rank 0.
 
     Raises:
         RunError: some had not come after `seconds`.
@@ -55,7 +55,8 @@ def meet(store: dist.Store, world_size: int, seconds: float, asked: Sequence[int
         here.compare_set(VERDICT, "", STOP)  # the first verdict counts, for all
     if here.get(VERDICT) == STOP.encode():
         here.add(TOLD, 1)
-        _wait(lambda: here.add(TOLD, 0) >= here.add(ARRIVED, 0), FAREWELL_SECONDS, ())
+        if rank == 0:
+            _wait(lambda: here.add(TOLD, 0) >= here.add(ARRIVED, 0), FAREWELL_SECONDS, ())
         raise stopped()
 
 
