@@ -73,25 +73,20 @@ def run(config: Config, place: Place, asked: list[int] | None = None, tell: Call
         launches = distributed.launches(place)
         mesh = config.strategy.mesh(place.world_size, device.type)
         start = Start(config.checkpoint.resume)
-        while (back := _train_from(start, config, run_dir, launches, device, mesh, stop_asked, where)) is not None:
+
+        def train(start: Start, stack: ExitStack) -> None:
+            _train(start, config, run_dir, launches, device, mesh, stop_asked, where, stack)
+
+        while (back := _train_from(start, train)) is not None:
             gc.collect()  # the model goes before the next is made
             start = back
 
 
-def _train_from(
-    start: Start,
-    config: Config,
-    run_dir: Path,
-    launches: Sequence[str],
-    device: torch.device,
-    mesh: DeviceMesh,
-    stop_asked: list[int],
-    where: Whereabouts,
-) -> Start | None:
-    """Train from `start` to the end; returns from where to begin again after too many bad steps, or None."""
+def _train_from(start: Start, train: Callable[[Start, ExitStack], None]) -> Start | None:
+    """`train` from `start` to the end; returns from where to begin again after too many bad steps, or None."""
     with ExitStack() as stack:
         try:
-            _train(start, config, run_dir, launches, device, mesh, stop_asked, where, stack)
+            train(start, stack)
         except RollBack as error:
             return error.start
     return None
