@@ -143,7 +143,7 @@ class Exchange:
         self._loader, self._stop_asked, self._save_due, self._device = loader, stop_asked, save_due, device
         self._alone = dist.get_world_size() == 1
         self.own_loss: Scalar = math.nan
-        self._own: tuple[Scalar, Scalar] = (math.nan, math.nan)
+        self._known = 0.0
         self._shared = torch.empty(0)
         self._work: dist.Work | None = None
 
@@ -151,19 +151,19 @@ class Exchange:
         """Begin to exchange this rank's `loss_sum`, in fp64, and what goes with it."""
         wishes = STOP * bool(self._stop_asked) + SAVE * self._save_due()
         known = float(self._loader.peek_count() + wishes)
-        self.own_loss, self._own = loss_sum, (loss_sum, known)
+        self.own_loss, self._known = loss_sum, known
         if self._alone:
             return
         if isinstance(loss_sum, torch.Tensor):
             self._shared = torch.stack([loss_sum, torch.tensor(known, dtype=torch.float64).to(self._device, non_blocking=True)])
         else:
-            self._shared = torch.tensor(self._own, dtype=torch.float64)
+            self._shared = torch.tensor([loss_sum, known], dtype=torch.float64)
         self._work = dist.all_reduce(self._shared, async_op=True)
 
     def wait(self) -> Sequence[Scalar]:
         """The two sums; a GPU is not waited for."""
         if self._work is None:
-            return self._own
+            return self.own_loss, self._known
         self._work.wait()
         return scalars(self._shared)
 

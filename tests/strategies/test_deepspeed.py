@@ -69,17 +69,7 @@ STRATEGIES: dict[str, tuple[Strategy, int]] = {
 IN_EVERY_CASE = ["zero1", "zero2", "zero3"]
 WITH_UNUSED = [*IN_EVERY_CASE, "zero1-offload", "zero2-offload", "zero3-offload"]
 ZEROS = [name for name in STRATEGIES if name.startswith("zero")]
-LARGE = {
-    "zero3-some-whole",
-    "zero1-offload",
-    "zero2-offload",
-    "zero3-offload",
-    "zero3-of-4",
-    "zero2-small-buckets",
-    "zero3-small-buckets",
-    "zero1-of-1",
-    "zero2-of-4",
-}
+LARGE = {name for name in STRATEGIES if name.endswith(("-offload", "-of-4", "-small-buckets", "-some-whole"))} | {"zero1-of-1"}
 
 
 def marked(names: Sequence[str], *others: Any) -> list[Any]:

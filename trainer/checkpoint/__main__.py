@@ -87,7 +87,7 @@ def _verify(options: argparse.Namespace) -> int:
             wrong = problems(path)
         damaged += len(wrong)
         for problem in wrong:
-            print(problem if problem.startswith(str(path)) else f"{path}: {problem}", file=sys.stderr)
+            print(problem, file=sys.stderr)
         if not wrong:
             print(f"{path}: every file is as it was written")
     return EXIT_FAILED if damaged else 0

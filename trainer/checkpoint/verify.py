@@ -19,9 +19,9 @@ def problems(path: Path) -> list[str]:
     Progress is shown on the standard error where it takes more than two seconds.
     """
     try:
-        return _wrong_files(path, read_manifest(path)["files"])
+        return [f"{path}: {wrong}" for wrong in _wrong_files(path, read_manifest(path)["files"])]
     except Damaged as error:
-        return [error.what]
+        return [f"{path}: {error.what}"]
     except (ConfigError, RunError) as error:  # the others of the run are checked all the same
         return [str(error)]
 
