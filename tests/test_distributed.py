@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from tests import ranks
+from tests.commands import free_port
 from trainer import distributed
 from trainer.distributed import Place, pick_device
 from trainer.errors import ConfigError, RunError, Stopped
@@ -53,15 +54,9 @@ def connect() -> tuple[int, int]:
     return size, int(value)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def test_one_process_and_several() -> None:
     assert ranks.run(1, connect, group=False) == [(1, 1)]
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     assert ranks.run(3, connect, group=False, env=env) == [(3, 6)] * 3
 
 
@@ -112,7 +107,7 @@ def meets(asking: int | None, missing: int | None, seconds: float) -> str:
 
 @pytest.mark.parametrize("asking", [0, 1])
 def test_who_is_asked_to_stop_while_waiting_for_others_stops_and_so_do_all(asking: int) -> None:
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     told = ranks.run(3, meets, asking, 2, 30.0, group=False, env=env)
     assert told == ["Stopped: before training began"] * 2 + ["did not come"]
 
@@ -129,17 +124,17 @@ def rush() -> str:
 
 
 def test_all_go_on_or_none_does() -> None:
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     assert len(set(ranks.run(3, rush, group=False, env=env))) == 1
 
 
 def test_it_is_said_how_many_came() -> None:
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     told = ranks.run(3, meets, None, 2, 1.0, group=False, env=env)
     assert "RunError: could not reach the other processes: of 3, 2 came within 1 s" in told
 
 
 def test_nothing_listens() -> None:
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     (_, told) = ranks.run(2, meets, None, 0, 1.0, group=False, env=env)
     assert re.fullmatch(rf"RunError: could not reach the other processes at 127.0.0.1:{env['MASTER_PORT']} \(.*Connection refused, for 1 s\)", told)

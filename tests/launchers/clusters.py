@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,13 +14,6 @@ import psutil
 from tests.commands import environment
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-
-
-def port() -> int:
-    """One that is free."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextmanager

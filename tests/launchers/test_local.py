@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import ROOT, TINY, environment, run_without_torch
+from tests.commands import ROOT, TINY, environment, free_port, run_without_torch
 from tests.launchers.running import descendants, finish, first_steps, left, losses, run, start, steps_done, wait_until
 from trainer import ledger
 from trainer.doctor.record import live_path
@@ -170,11 +170,8 @@ def test_a_port_in_use(tmp_path):
 
 def _of_two_machines() -> list[str]:
     """Arguments for each of two launchers of one run here."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     common = ["+strategy=ddp", "train.max_steps=3", "launcher.nproc_per_node=1", "launcher.nnodes=2"]
-    common += ["launcher.master_addr=127.0.0.1", f"launcher.master_port={port}", "launcher.interface=" + ("lo0" if sys.platform == "darwin" else "lo")]
+    common += ["launcher.master_addr=127.0.0.1", f"launcher.master_port={free_port()}", "launcher.interface=" + ("lo0" if sys.platform == "darwin" else "lo")]
     return common
 
 

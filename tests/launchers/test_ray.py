@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from tests.commands import TINY, run_without_torch
-from tests.launchers.clusters import lose, machine, port
+from tests.commands import TINY, free_port, run_without_torch
+from tests.launchers.clusters import lose, machine
 from tests.launchers.running import descendants, finish, first_steps, left, losses, run, start, steps_done, wait_until
 
 TWO = "launcher.nproc_per_node=2"
@@ -71,7 +71,7 @@ def test_a_worker_that_dies_again_without_progress_is_left_out(tmp_path):
 def test_a_run_goes_on_without_a_machine_that_has_gone(monkeypatch, tmp_path):
     """Two machines with room for one worker each; the second goes while they train."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    address = f"127.0.0.1:{port()}"
+    address = f"127.0.0.1:{free_port()}"
     steps = ["+strategy=ddp", "launcher.nproc_per_node=1", "train.max_steps=60", "model.seconds=0.1", "checkpoint.every=5"]
     ray = ["launcher=ray", "launcher.nnodes=2", f"launcher.address='{address}'", "run.max_restarts=2", "run.min_ranks=1"]
     with machine("--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=1"), machine(f"--address={address}", "--num-cpus=1") as second:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, environment
-from tests.launchers.clusters import machine, port
+from tests.commands import ROOT, environment, free_port
+from tests.launchers.clusters import machine
 from tests.launchers.running import PARTS, TROUBLE, losses, run
 
 
@@ -19,7 +19,7 @@ from tests.launchers.running import PARTS, TROUBLE, losses, run
 def cluster(monkeypatch) -> Iterator[dict[str, str]]:
     """Addresses of a head node that is started for the test."""
     pytest.importorskip("ray.dashboard.optional_deps", reason="a cluster takes jobs only with ray[default]", exc_type=ImportError)
-    gcs, dashboard = port(), port()
+    gcs, dashboard = free_port(), free_port()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with machine("--head", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2"):
