@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, environment
+from tests.commands import ROOT, environment, free_port
 from tests.launchers.running import PARTS, TROUBLE, descendants, finish, first_steps, losses, run, start, steps_done, wait_until
 from trainer.run_lock import LOCK, Holder
 
@@ -77,9 +77,7 @@ def test_a_second_run_is_refused_by_all_ranks_and_a_stopped_one_holds_nothing(tm
 
 @pytest.mark.large
 def test_the_script_on_two_machines_restarts_both_when_a_rank_dies(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{free_port()}"
     steps = ["strategy=ddp", "train.max_steps=6", "checkpoint.every=2", "run_dir=two"]
     trouble = ["model.how=kill", "model.at=6", f"model.once={tmp_path}/once"]
     env = environment(NNODES="2", NPROC="1", RDZV_ENDPOINT=endpoint, MAX_RESTARTS="1", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
@@ -96,10 +94,7 @@ def test_the_script_on_two_machines_restarts_both_when_a_rank_dies(tmp_path):
 def test_the_script_goes_on_with_the_machine_that_is_left(tmp_path):
     """Two machines, of which one is lost with all that runs there; the losses go on as those of both."""
     steps = ["strategy=fsdp", "train.max_steps=40", "checkpoint.every=2", "model.seconds=0.1", "run_dir=x"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        free_port = free.getsockname()[1]
-    env = environment(NNODES="1:2", NPROC="1", RDZV_ENDPOINT=f"127.0.0.1:{free_port}", MAX_RESTARTS="3", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
+    env = environment(NNODES="1:2", NPROC="1", RDZV_ENDPOINT=f"127.0.0.1:{free_port()}", MAX_RESTARTS="3", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     command = [str(ROOT / "launch" / "torchrun.sh"), *TROUBLE, *steps]
     stays = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
