@@ -23,6 +23,7 @@ from benchmarks.measure import collect, order
 from trainer import callbacks, distributed, worker
 from trainer import config as configs
 from trainer.bad_steps import Start
+from trainer.callbacks.watchers import Watchers
 from trainer.checkpoint.saver import Saver
 from trainer.config import Config
 from trainer.data.base import Samples
@@ -31,7 +32,7 @@ from trainer.loop import Mark, train_steps
 from trainer.recording import Progress, run_info
 from trainer.schedule import lr_factor
 from trainer.sections import CheckpointConfig
-from trainer.state import Callback, Position
+from trainer.state import Position
 
 Run = Callable[[int], None]
 """Takes so many steps."""
@@ -45,10 +46,9 @@ def by_trainer(config: Config, run_dir: Path, samples: Samples, device: torch.de
     stack.callback(loader.close)
     position = Position(0, 0)
     info = run_info(config, run_dir, samples, engine, position, None)
-    watchers: list[Callback] = callbacks.make(config, run_dir) if dist.get_rank() == 0 else []
-    for watcher in watchers:
-        watcher.on_start(info)
-        stack.callback(watcher.close)
+    watchers = Watchers(callbacks.make(config, run_dir) if dist.get_rank() == 0 else ())
+    watchers.on_start(info)
+    stack.callback(watchers.close)
     progress = Progress(position, Mark(device), loader.order, Start("never"))
     saver = Saver(engine, run_dir, CheckpointConfig(overlap=False), {}, 0, lambda step, path: None)  # never due
     results = train_steps(engine, config.model, loader, config, 1, [])

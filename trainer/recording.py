@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from trainer import config as configs
 from trainer.bad_steps import BadStep, RollBack, Start, go_back, note, skipped, stop
+from trainer.callbacks.watchers import Watchers
 from trainer.checkpoint.directory import last_step
 from trainer.config import Config
 from trainer.data.base import Samples
@@ -22,7 +23,7 @@ from trainer.loop import Mark, StepResult, StepValues, ranks_with_bad_loss
 from trainer.memory import peak_bytes
 from trainer.order import Order, batch_of
 from trainer.sections import OnBadSteps
-from trainer.state import Callback, Position, RunInfo, StepInfo
+from trainer.state import Position, RunInfo, StepInfo
 from trainer.strategies.engine import Engine
 from trainer.whereabouts import Whereabouts
 
@@ -94,7 +95,7 @@ def run_info(
     )
 
 
-def record(result: StepResult, config: Config, progress: Progress, info: RunInfo, watchers: list[Callback], settle: Callable[[], None]) -> StepValues:
+def record(result: StepResult, config: Config, progress: Progress, info: RunInfo, watchers: Watchers, settle: Callable[[], None]) -> StepValues:
     """Read a step's results and pass them on; `settle` is called before the last checkpoint is looked for.
 
     Raises:
@@ -128,8 +129,7 @@ def record(result: StepResult, config: Config, progress: Progress, info: RunInfo
             skipped=values.bad_in_a_row > 0,
             exchange_seconds=result.exchange_seconds,
         )
-        for watcher in watchers:
-            watcher.on_step(step_info)
+        watchers.on_step(step_info)
     return values
 
 

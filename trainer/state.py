@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,8 +101,8 @@ class Callback(ABC):
     def on_start(self, run: RunInfo) -> None:
         """Before the first step."""
 
-    def on_step(self, info: StepInfo) -> None:
-        """After each step that was committed or skipped."""
+    def on_steps(self, infos: Sequence[StepInfo]) -> None:
+        """After one or more steps that were committed or skipped, in their order; before anything later is told."""
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         """After an evaluation: means over the whole split ("loss", and what the model adds)."""

@@ -7,7 +7,6 @@ import faulthandler
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from trainer import distributed, precision, signals
 from trainer.bad_steps import RollBack, Start, keep_lines
 from trainer.callbacks.metrics import EVALS, last_recorded
 from trainer.callbacks.profile import Profile
+from trainer.callbacks.watchers import Watchers
 from trainer.checkpoint.directory import LAUNCHES, directory, last_step, remove_after
 from trainer.checkpoint.resume import resume
 from trainer.checkpoint.saver import Saver
@@ -37,7 +37,7 @@ from trainer.loader import Loader
 from trainer.loop import Mark, StepResult, evaluate, train_steps
 from trainer.materialise import blueprint
 from trainer.recording import Progress, record, run_info
-from trainer.state import Callback, Position, RunInfo
+from trainer.state import Position, RunInfo
 from trainer.strategies.engine import Engine
 from trainer.units import interval
 from trainer.whereabouts import Phase, Whereabouts
@@ -123,26 +123,24 @@ def _train(
     position = dataclasses.replace(position, passed_over=tuple(sorted({*position.passed_over, *start.passed_over})))
     loader = make_loader(config, samples, device, range(position.step + 1, last + 1), position.passed_over, where)
     stack.callback(loader.close)
-    watchers: list[Callback] = []
+    watchers = Watchers()
     if rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         remove_after(run_dir, position.step)
         keep_lines(run_dir, position)
         with writing(run_dir / "config.yaml"):
             configs.save(config, run_dir / "config.yaml")
-        watchers = callback_parts.make(config, run_dir)
-        for watcher in reversed(watchers):
-            stack.callback(watcher.close)
+        watchers = Watchers(callback_parts.make(config, run_dir))
+        stack.callback(watchers.close)
     anew = found is None and start.resume == "never" and start.last_good is None
     if anew:
         where.before = 0  # those were steps of a run that this one replaces
     info = run_info(config, run_dir, samples, engine, position, found, taken_before=where.before, anew=anew, began=began)
-    for watcher in watchers:
-        watcher.on_start(info)
+    watchers.on_start(info)
     progress = Progress(position, Mark(device), loader.order, start, "never" if found is None else str(found), where)
     where.step = position.step
     saved = _step_saved(run_dir, position, found)
-    saver = Saver(engine, run_dir, config.checkpoint, facts, saved, partial(_before_checkpoint, watchers))
+    saver = Saver(engine, run_dir, config.checkpoint, facts, saved, watchers.on_checkpoint)
     stack.push(saver.close)
     profile = Profile(run_dir, config.profile.steps, rank)
     stack.callback(profile.close)
@@ -155,19 +153,19 @@ def _train(
     step = progress.position.step
     with where.during(Phase.SAVE):
         saver.finish(progress.position)
-    _after_checkpoint(watchers, step)
+    watchers.on_checkpoint_end(step)
     again = run_again(run_dir, config.checkpoint.resume)
     if stopped and step < last:
-        _finish(watchers, "stopped", {})
+        watchers.on_finish("stopped", {})
         raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}; {again} to go on")
     if config.eval.at_end and _evaluate(engine, config, held_out, step, watchers, progress, stop_asked):
-        _finish(watchers, "preempted", {})
+        watchers.on_finish("preempted", {})
         raise Stopped(f"at step {step}, saved in {directory(run_dir, step)}, before its last evaluation; {again} to go on")
     told: dict[str, Any] = {"train_loss": progress.train_loss, "eval": progress.metrics}
     with torch.no_grad():
         engine.model.eval()
         told["sample"] = config.model.sample(engine.model, samples, device)
-    _finish(watchers, "finished" if step >= config.train.max_steps else "stopped", told)
+    watchers.on_finish("finished" if step >= config.train.max_steps else "stopped", told)
 
 
 def make_loader(
@@ -199,7 +197,7 @@ def consume(
     saver: Saver,
     progress: Progress,
     info: RunInfo,
-    watchers: list[Callback],
+    watchers: Watchers,
     stop_asked: list[int],
 ) -> bool:
     """Take the steps: record each one step late, evaluate and save where it is due; returns whether a stop was asked for."""
@@ -234,7 +232,7 @@ def consume(
             if due_save and progress.position == progress.good:  # else there is nothing new: a checkpoint to go back to is of a good step
                 with progress.where.during(Phase.SAVE):
                     saver.save(progress.position)
-                _after_checkpoint(watchers, result.step)
+                watchers.on_checkpoint_end(result.step)
                 save_asked = False
             progress.mark = Mark(engine.device)
         saver.poll()
@@ -249,15 +247,14 @@ def _due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: list[Callback], progress: Progress, stop_asked: list[int]) -> bool:
+def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watchers: Watchers, progress: Progress, stop_asked: list[int]) -> bool:
     """Evaluate as of `step`; returns whether that was given up, because a stop was asked for."""
     with progress.where.during(Phase.EVALUATION):
         found = evaluate(engine, config.model, held_out, config.eval.batch_size, stop_asked, progress.where)
     if found is None:
         return True
     progress.metrics = found
-    for watcher in watchers:
-        watcher.on_eval(step, progress.metrics)
+    watchers.on_eval(step, progress.metrics)
     return False
 
 
@@ -287,18 +284,3 @@ def manifest_facts(config: Config, samples: Samples, launches: Sequence[str] = (
         LAUNCHES: list(launches),
         "config": configs.to_plain(config),
     }
-
-
-def _before_checkpoint(watchers: list[Callback], step: int, path: Path) -> None:
-    for watcher in watchers:
-        watcher.on_checkpoint(step, path)
-
-
-def _after_checkpoint(watchers: list[Callback], step: int) -> None:
-    for watcher in watchers:
-        watcher.on_checkpoint_end(step)
-
-
-def _finish(watchers: list[Callback], status: str, facts: dict[str, Any]) -> None:
-    for watcher in watchers:
-        watcher.on_finish(status, facts)

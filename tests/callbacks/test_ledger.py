@@ -21,7 +21,7 @@ def test_every_second_has_a_part(tmp_path, run_info, step_info):
     ledger.on_start(run_info(first_step=1))
     for step in (1, 2, 3):
         time.sleep(0.02)
-        ledger.on_step(step_info(step, data_seconds=0.005, exchange_seconds=0.01))
+        ledger.on_steps([step_info(step, data_seconds=0.005, exchange_seconds=0.01)])
     time.sleep(0.02)
     ledger.on_eval(3, {})
     ledger.on_checkpoint_end(3)
@@ -36,18 +36,31 @@ def test_every_second_has_a_part(tmp_path, run_info, step_info):
     assert sum(start.seconds.values()) == pytest.approx(start.noted - start.began, abs=len(PARTS) * 1e-6)  # each is written to a millionth
 
 
+def test_steps_told_together_share_the_time_by_their_lengths(tmp_path, run_info, step_info):
+    ledger = Ledger(tmp_path)
+    ledger.on_start(run_info(first_step=1))
+    time.sleep(0.1)
+    # All of the second step is waiting for data, as far as it can be; nothing of the third.
+    ledger.on_steps([step_info(step, seconds=seconds, data_seconds=data) for step, seconds, data in ((1, 0.3, 0.0), (2, 0.1, 9.0), (3, 0.6, 0.0))])
+    ledger.close()
+    (start,) = read(tmp_path)
+    assert start.taken == 3
+    assert start.seconds["compute"] == pytest.approx(6 * start.seconds["data"], abs=1e-5)
+    assert start.seconds["data"] >= 0.01
+
+
 def test_a_killed_start_leaves_what_it_wrote_last(tmp_path, run_info, step_info):
     ledger = Ledger(tmp_path)
     ledger.on_start(run_info(first_step=1))
     for step in (1, 2, 3, 4):
         time.sleep(WRITE_SECONDS if step == 4 else 0.0)
-        ledger.on_step(step_info(step))
+        ledger.on_steps([step_info(step)])
     assert read(tmp_path)[0].taken == 4  # not closed: the process is killed here
     assert read(tmp_path)[0].status == "running"
     after = Ledger(tmp_path)
     after.on_start(run_info(first_step=3, taken_before=5))  # step 5 had been taken since
     for step in range(3, 8):
-        after.on_step(step_info(step))
+        after.on_steps([step_info(step)])
     after.close()
     killed, failed = read(tmp_path)
     assert (killed.status, failed.status) == ("running", "failed")
@@ -60,7 +73,7 @@ def test_a_run_that_is_begun_anew_begins_a_new_ledger(tmp_path, run_info, step_i
     for anew in (False, True):
         ledger = Ledger(tmp_path)
         ledger.on_start(run_info(first_step=1, anew=anew, taken_before=9))
-        ledger.on_step(step_info(1))
+        ledger.on_steps([step_info(1)])
         ledger.close()
     (start,) = read(tmp_path)
     assert start.repeated_steps == 0
@@ -96,7 +109,7 @@ def test_a_full_disk_is_said_with_the_file(tmp_path, run_info, step_info):
         ledger.on_start(run_info(first_step=1))
         (disk / "other").write_bytes(bytes(60 * 1024))  # one page is the ledger's, of sixteen
         for step in range(1, 4):
-            ledger.on_step(step_info(step))  # its line is written over in place: there is always room
+            ledger.on_steps([step_info(step)])  # its line is written over in place: there is always room
         ledger.close()
         assert read(disk)[0].taken == 3
         again = Ledger(disk)

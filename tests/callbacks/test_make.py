@@ -31,7 +31,7 @@ def test_a_run_from_start_to_report(tmp_path, run_info, step_info, capsys):
         callback.on_start(run_info(last_step=2, max_steps=2))
     for step in (1, 2):
         for callback in callbacks:
-            callback.on_step(step_info(step))
+            callback.on_steps([step_info(step)])
     for callback in callbacks:
         callback.on_finish("finished", {"sample": "the sample"})
     for callback in callbacks:

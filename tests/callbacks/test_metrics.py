@@ -25,7 +25,7 @@ def test_every_step_is_on_disk_at_once_with_every_field(tmp_path, run_info, step
     metrics = Metrics(tmp_path)
     metrics.on_start(run_info())
     info = step_info(1)
-    metrics.on_step(info)
+    metrics.on_steps([info])
     metrics.on_eval(1, {"loss": 1.5, "accuracy": 0.25})
     assert json.loads((tmp_path / METRICS).read_text()) == info._asdict()  # before close
     assert json.loads((tmp_path / EVALS).read_text()) == {"step": 1, "loss": 1.5, "accuracy": 0.25}
@@ -35,7 +35,7 @@ def test_every_step_is_on_disk_at_once_with_every_field(tmp_path, run_info, step
 def test_numbers_that_are_not_finite_are_null(tmp_path, run_info, step_info):
     metrics = Metrics(tmp_path)
     metrics.on_start(run_info())
-    metrics.on_step(step_info(1, loss=math.nan, grad_norm=math.inf, mfu=-math.inf))
+    metrics.on_steps([step_info(1, loss=math.nan, grad_norm=math.inf, mfu=-math.inf)])
     metrics.close()
     text = (tmp_path / METRICS).read_text()
     record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -51,7 +51,7 @@ def test_resume_cuts_both_files_back_to_the_checkpoint(tmp_path, run_info, step_
         metrics = Metrics(tmp_path)
         metrics.on_start(run_info(first_step=first))
         for step in range(first, last + 1):
-            metrics.on_step(step_info(step, loss=float(first)))
+            metrics.on_steps([step_info(step, loss=float(first))])
             metrics.on_eval(step, {"loss": 1.0})
         metrics.close()
     assert steps(tmp_path / METRICS) == steps(tmp_path / EVALS) == list(range(1, 11))
@@ -62,7 +62,7 @@ def test_a_run_from_the_start_leaves_nothing_of_the_one_before(tmp_path, run_inf
     (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2}\n')
     metrics = Metrics(tmp_path)
     metrics.on_start(run_info())
-    metrics.on_step(step_info(1))
+    metrics.on_steps([step_info(1)])
     metrics.close()
     assert steps(tmp_path / METRICS) == [1]
 
@@ -104,19 +104,15 @@ def test_read_passes_over_a_broken_last_line_only(tmp_path):
         list(read(path))
 
 
-def test_a_killed_process_loses_no_lines_but_the_last_few(tmp_path):
+def test_a_killed_process_loses_no_lines_that_were_told(tmp_path):
     code = """
-import sys, time, types
+import sys, types
 from pathlib import Path
-from trainer.callbacks.metrics import Metrics, WRITE_SECONDS
+from trainer.callbacks.metrics import Metrics
 from trainer.state import StepInfo
 metrics = Metrics(Path(sys.argv[1]))
 metrics.on_start(types.SimpleNamespace(first_step=1))
-for step in range(1, 6):
-    time.sleep(WRITE_SECONDS if step == 5 else 0)
-    metrics.on_step(StepInfo(step, 1.0, *[0] * 8))
-for step in range(6, 9):
-    metrics.on_step(StepInfo(step, 1.0, *[0] * 8))
+metrics.on_steps([StepInfo(step, 1.0, *[0] * 8) for step in range(1, 6)])
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -125,22 +121,19 @@ sys.stdin.read()
         assert process.stdout.readline() == b"ready\n"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    found = steps(tmp_path / METRICS)
-    assert found[:5] == [1, 2, 3, 4, 5]
-    assert found == list(range(1, len(found) + 1))
+    assert steps(tmp_path / METRICS) == [1, 2, 3, 4, 5]
 
 
 def test_a_full_disk_is_waited_for_then_an_error_and_no_line_is_half_written(tmp_path, run_info, step_info, monkeypatch, capsys):
     with small_disk(tmp_path, 2**16):
         metrics = Metrics(tmp_path)
         metrics.on_start(run_info())
-        metrics.on_step(step_info(1))
+        metrics.on_steps([step_info(1)])
         with (tmp_path / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
                 filler.write(b"x" * 4096)
-        monkeypatch.setattr("trainer.callbacks.metrics.WRITE_SECONDS", 0)
         for step in range(2, 40):  # more than the rest of the file's page
-            metrics.on_step(step_info(step))
+            metrics.on_steps([step_info(step)])
         found = steps(tmp_path / METRICS)
         assert found == list(range(1, len(found) + 1))
         assert len(found) < 39
@@ -149,13 +142,13 @@ def test_a_full_disk_is_waited_for_then_an_error_and_no_line_is_half_written(tmp
         with pytest.raises(RunError, match=re.escape(told)):
             metrics.on_checkpoint(39, tmp_path)
         (tmp_path / "filler").unlink()
-        metrics.on_step(step_info(40))
+        metrics.on_steps([step_info(40)])
         assert steps(tmp_path / METRICS) == list(range(1, 41))
         (tmp_path / "filler").write_bytes(b"x" * (os.statvfs(tmp_path).f_bavail * 4096))
         monkeypatch.setattr("trainer.callbacks.metrics.PATIENCE_SECONDS", 0)
         full = [step_info(step) for step in range(41, 80)]
         with pytest.raises(RunError, match="No space left"):
-            list(map(metrics.on_step, full))
+            metrics.on_steps(full)
         metrics.close()  # the error that ends the run is not replaced
         assert capsys.readouterr().err.startswith(f"warning: {told}")
 

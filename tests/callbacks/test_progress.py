@@ -39,7 +39,7 @@ def test_a_step_in_words(step_info):
 def run_to_the_end(progress, run, step_info, evaluate_at=()):
     progress.on_start(run)
     for step in range(run.first_step, run.last_step + 1):
-        progress.on_step(step_info(step, loss=float(step)))
+        progress.on_steps([step_info(step, loss=float(step))])
         if step in evaluate_at:
             progress.on_eval(step, {"loss": 1.75, "accuracy": 0.5})
 
@@ -84,7 +84,7 @@ def test_a_resumed_run_says_so_and_a_stopped_one_how_to_go_on(run_info, step_inf
     facts = {"first_step": 6, "world_size": 1, "peak_flops": math.nan, "data": {"rows": 5}, "resumed_from": "checkpoints/step-00000005"}
     progress.on_start(run_info(last_step=last, **facts))
     for step in (6, 7):
-        progress.on_step(step_info(step, loss=float(step)))
+        progress.on_steps([step_info(step, loss=float(step))])
     progress.on_finish("stopped", {})
     progress.close()
     lines = out.getvalue().splitlines()

@@ -55,7 +55,7 @@ def test_offline_one_run_across_a_restart(no_key, tmp_path, run_info, step_info)
         callback = Wandb(run_dir, "my-project")
         callback.on_start(run_info(run_dir=run_dir, first_step=first))
         for step in range(first, first + 3):
-            callback.on_step(step_info(step, grad_norm=math.nan))
+            callback.on_steps([step_info(step, grad_norm=math.nan)])
         callback.on_eval(first + 2, {"loss": 1.5})
         callback.on_finish("stopped" if first == 1 else "finished", {"sample": "text", "eval": {"loss": 1.5}})
         callback.close()
@@ -87,7 +87,7 @@ def test_no_key_is_written_anywhere(no_key, tmp_path, monkeypatch, run_info, ste
     monkeypatch.setenv("WANDB_MODE", "offline")  # there is a key, but the network is not to be used
     callback = Wandb(tmp_path / "run", "my-project")
     callback.on_start(run_info())
-    callback.on_step(step_info(1))
+    callback.on_steps([step_info(1)])
     callback.close()
     written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert recordings(tmp_path / "run")

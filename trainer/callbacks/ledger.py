@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,15 @@ class Ledger(Callback):
             self._offset = LINE_BYTES * -(-os.fstat(self._file).st_size // LINE_BYTES)  # after what a power cut may have cut short
         self._write()
 
-    def on_step(self, info: StepInfo) -> None:
+    def on_steps(self, infos: Sequence[StepInfo]) -> None:
+        share = self._lap() / sum(info.step_seconds for info in infos)  # with what was done between them: telling of them, for one
+        for info in infos:
+            self._step(info, share * info.step_seconds)
+        if self._last - self._written >= WRITE_SECONDS:
+            self._write()
+
+    def _step(self, info: StepInfo, seconds: float) -> None:
         start = self._note()
-        seconds = self._lap()
         if info.step == start.first_step:
             self._add("start_up", seconds)
         elif info.step <= self._reached:
@@ -61,8 +67,6 @@ class Ledger(Callback):
             self._add("compute", seconds - data - waits)
         start.taken = info.step
         start.repeated_steps += info.step <= self._reached
-        if self._last - self._written >= WRITE_SECONDS:
-            self._write()
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         self._pass("evaluation")

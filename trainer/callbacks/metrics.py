@@ -13,7 +13,7 @@ import mmap
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from trainer.writing import writing
 
 METRICS = "metrics.jsonl"
 EVALS = "evals.jsonl"
-WRITE_SECONDS = 0.1
 PATIENCE_SECONDS = 5.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _ENCODER = json.JSONEncoder(allow_nan=False)
@@ -111,7 +110,7 @@ def to_line(values: Mapping[str, Any]) -> str:
 class Metrics(Callback):
     """Writes every committed step to metrics.jsonl and every evaluation to evals.jsonl.
 
-    Lines are handed to the system every `WRITE_SECONDS`, short steps together: a killed process loses no more than that.
+    Lines are handed to the system as soon as their steps are told.
     On resume both files are cut back to the checkpoint's step. On a full disk lines are kept for `PATIENCE_SECONDS`: a
     checkpoint being written beside may have filled it, and makes room again when it fails.
 
@@ -124,7 +123,6 @@ class Metrics(Callback):
         self._files: dict[str, FileIO] = {}
         self._steps: list[StepInfo] = []
         self._evals: list[str] = []
-        self._written = 0.0
         self._full_since: float | None = None
 
     def on_start(self, run: RunInfo) -> None:
@@ -134,10 +132,9 @@ class Metrics(Callback):
                 cut_back(self._run_dir / name, run.first_step - 1)
                 self._files[name] = FileIO(self._run_dir / name, "a")
 
-    def on_step(self, info: StepInfo) -> None:
-        self._steps.append(info)
-        if time.monotonic() - self._written >= WRITE_SECONDS:
-            self._write(PATIENCE_SECONDS)
+    def on_steps(self, infos: Sequence[StepInfo]) -> None:
+        self._steps += infos
+        self._write(PATIENCE_SECONDS)
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         self._evals.append(to_line({"step": step, **metrics}))
@@ -158,7 +155,7 @@ class Metrics(Callback):
             file.close()
 
     def _write(self, patience: float = 0.0) -> None:
-        now = self._written = time.monotonic()
+        now = time.monotonic()
         try:
             if self._steps:
                 self._append(METRICS, "".join([to_line(info._asdict()) for info in self._steps]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -20,7 +19,6 @@ from trainer.state import Callback, RunInfo, StepInfo
 from trainer.units import count, duration, printable, share, size
 
 WINDOW = 50  # steps that speed, MFU and time left are averaged over
-REDRAW_SECONDS = 0.1
 
 
 def mean_over_time(values: Sequence[float], seconds: Sequence[float]) -> float:
@@ -122,7 +120,6 @@ class Progress(Callback):
         self._last_eval: tuple[int, Mapping[str, float]] | None = None
         self._run: RunInfo | None = None
         self._bar: tqdm | None = None
-        self._drawn = 0.0
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=self._out)  # moves a bar out of the way
@@ -144,18 +141,16 @@ class Progress(Callback):
                 bar_format="{n_fmt}/{total_fmt} |{bar}| {desc}",
             )
 
-    def on_step(self, info: StepInfo) -> None:
+    def on_steps(self, infos: Sequence[StepInfo]) -> None:
         assert self._run is not None
-        self._recent.append(info)
         last = self._run.last_step
+        for info in infos:
+            self._recent.append(info)
+            if self._bar is None and (info.step % self._every == 0 or info.step in (self._run.first_step, last)):
+                self._say(f"step {info.step}/{last}: {describe_step(self._recent, last)}")
         if self._bar is not None:
-            now = time.monotonic()
-            if now - self._drawn >= REDRAW_SECONDS or info.step == last:
-                self._drawn = now
-                self._bar.n = info.step
-                self._bar.set_description_str(describe_step(self._recent, last))
-        elif info.step % self._every == 0 or info.step in (self._run.first_step, last):
-            self._say(f"step {info.step}/{last}: {describe_step(self._recent, last)}")
+            self._bar.n = infos[-1].step
+            self._bar.set_description_str(describe_step(self._recent, last))
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         assert self._run is not None

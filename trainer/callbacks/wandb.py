@@ -5,7 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,9 +88,10 @@ class Wandb(Callback):
             ) from error
         self._run.define_metric("*", step_metric="step")
 
-    def on_step(self, info: StepInfo) -> None:
+    def on_steps(self, infos: Sequence[StepInfo]) -> None:
         assert self._run is not None
-        self._run.log({"step": info.step, **{f"train/{key}": value for key, value in info._asdict().items() if key != "step"}})
+        for info in infos:
+            self._run.log({"step": info.step, **{f"train/{key}": value for key, value in info._asdict().items() if key != "step"}})
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         assert self._run is not None
