@@ -15,6 +15,10 @@ def train(config) -> None:
         print(told)
     else:
         config.launcher.launch(config)
+    if config.compress:
+        from trainer.posttrain.run import posttrain
+
+        posttrain(config)
 
 
 def script() -> int:

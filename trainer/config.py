@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from trainer.compress.base import Compressor
 from trainer.data.base import Data
 from trainer.errors import ConfigError
 from trainer.launchers.base import Launcher
@@ -51,6 +52,8 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    compress: dict[str, Compressor] = field(default_factory=dict)
+    """Compression after training, in order."""
 
 
 def config_dir() -> Path:
@@ -118,17 +121,16 @@ def part_from_plain(plain: dict[str, Any]) -> Any:
     """One part of what `to_plain` gave, as an object again, every key and type checked."""
     node = OmegaConf.create(plain)
     assert isinstance(node, DictConfig)
-    return OmegaConf.to_object(with_schema(node))
+    return OmegaConf.to_object(_with_schemas(node))
 
 
 def _with_schemas(node: Any) -> Any:
     if isinstance(node, DictConfig):
-        if TARGET in node:
-            return with_schema(node)
         for key in node:
             child = node[key]
             if isinstance(child, DictConfig):
                 node[key] = _with_schemas(child)
+        return with_schema(node)
     return node
 
 
@@ -162,8 +164,8 @@ def default_strategy(config: Config) -> Strategy:
 def default_name(config: Config) -> str:
     """A name for the run: what it trains, how, and a hash of the config: the same on every node."""
     plain = to_plain(config)
-    for per_node in ("run_dir", "log", "wandb"):
-        plain.pop(per_node)
+    for other in ("run_dir", "log", "wandb", "compress"):  # as they differ from node to node, or come after training
+        plain.pop(other)
     for per_node in config.launcher.per_node():
         plain["launcher"].pop(per_node)
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

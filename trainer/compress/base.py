@@ -1,0 +1,52 @@
+"""What a compressor is to the trainer: one method, one dataclass, one YAML. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, ClassVar
+
+from trainer.errors import ConfigError
+from trainer.part import Part
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainer.compress.subject import Change, Subject
+
+
+@dataclass(kw_only=True)
+class Compressor(Part):
+    """One way to make a trained model smaller. `run` is called on every rank with the same arguments."""
+
+    packs: ClassVar[bool] = False
+    """Whether the layers it leaves hold no plain weights any more, so that nothing may follow it."""
+    layers: list[str] = field(default_factory=lambda: ["*"])
+    """Patterns of the names of layers that it is for, among those in the model's blocks."""
+    exclude: list[str] = field(default_factory=list)
+    """Patterns of the names of layers that are left as they are."""
+
+    def chosen(self, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """Those of `layers` (full names) that the patterns choose."""
+        return {
+            name: layer
+            for name, layer in layers.items()
+            if any(fnmatchcase(name, pattern) for pattern in self.layers) and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        }
+
+    def check(self, layers: Mapping[str, nn.Module], key: str) -> None:
+        """Refuse what this method cannot do with a model of these layers (without values), before any work.
+
+        Raises:
+            ConfigError: `key` (such as "compress.prune") and what is wrong.
+        """
+        if not self.chosen(layers):
+            names = list(layers)
+            like = f"; they are named like {names[0]}, {names[-1]}" if names else ""
+            raise ConfigError(f"{key}: layers={self.layers} exclude={self.exclude} choose none of the model's {len(names)} layers{like}")
+
+    @abstractmethod
+    def run(self, subject: Subject) -> Change:
+        """Compress. Values of `subject` may be changed in place; layers of another form are in what is returned. A collective."""

@@ -1,0 +1,106 @@
+"""The arithmetic of `low_rank`: one layer whole at a time, in fp64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from trainer.compress.calibrate import block_by_block, gram
+from trainer.compress.form import CompressedLayer
+from trainer.compress.low_rank import LowRank
+from trainer.compress.subject import Change, Subject, cut, error, local, whole
+
+DAMPING = 1e-6  # of the mean of the Gram matrix's diagonal: an input that is always zero has no Cholesky factor
+
+
+class LowRankLinear(CompressedLayer):
+    """y = up(down(x)): (inputs, rank) and (rank, outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, bias: bool) -> None:
+        super().__init__()
+        self.down = nn.Linear(inputs, rank, bias=False)
+        self.up = nn.Linear(rank, outputs, bias=bias)
+
+    @classmethod
+    def replacing(cls, original: nn.Module, *, rank: int) -> Self:
+        assert isinstance(original, nn.Linear)
+        return cls(original.in_features, original.out_features, rank, original.bias is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x))
+
+
+class LowRankConv2d(CompressedLayer):
+    """A convolution to `rank` channels, then one of 1x1 (Denton et al. 2014, arXiv:1404.0736, section 3.2, with all inputs in one group)."""
+
+    def __init__(self, original: nn.Conv2d, rank: int) -> None:
+        super().__init__()
+        shape: Any = {"stride": original.stride, "padding": original.padding, "dilation": original.dilation, "padding_mode": original.padding_mode}
+        self.down = nn.Conv2d(original.in_channels, rank, original.kernel_size, bias=False, **shape)  # type: ignore[arg-type]
+        self.up = nn.Conv2d(rank, original.out_channels, 1, bias=original.bias is not None)
+
+    @classmethod
+    def replacing(cls, original: nn.Module, *, rank: int) -> Self:
+        assert isinstance(original, nn.Conv2d)
+        return cls(original, rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x))
+
+
+@torch.no_grad()
+def factor(subject: Subject, knobs: LowRank) -> Change:
+    """The chosen layers as products of two, those whose product would not be smaller as they are."""
+    layers = knobs.chosen(subject.layers())
+    change = Change()
+    for name, statistic in _statistics(subject, layers, knobs):
+        layer = layers[name]
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        matrix = whole(weight).flatten(1).to(torch.float64)
+        root = None if statistic is None else _root(statistic)
+        u, s, vt = torch.linalg.svd(matrix if root is None else matrix @ root, full_matrices=False)
+        rank = _rank(s, matrix.shape, knobs)
+        if rank * sum(matrix.shape) >= matrix.numel():
+            change.told[name] = {"rank": min(matrix.shape), "error": 0.0}
+            continue
+        half = s[:rank].sqrt()
+        up, down = u[:, :rank] * half, half.unsqueeze(1) * vt[:rank]
+        if root is not None:  # (W R) R^-1
+            down = torch.linalg.solve_triangular(root, down, upper=False, left=False)
+        kind = LowRankConv2d if isinstance(layer, nn.Conv2d) else LowRankLinear
+        change.forms[name] = kind.form(rank=rank)
+        change.told[name] = {"rank": rank, "error": error(matrix, up @ down)}
+        up, down = up.to(weight.dtype), down.to(weight.dtype)
+        change.values[f"{name}.down.weight"] = cut(down.view(rank, *weight.shape[1:]).contiguous(), weight)
+        change.values[f"{name}.up.weight"] = cut(up.view(*up.shape, *(1,) * (weight.ndim - 2)).contiguous(), weight)
+        bias = layer.bias
+        if isinstance(bias, Tensor):
+            change.values[f"{name}.up.bias"] = bias.detach()
+        local(weight).copy_(local(cut((up @ down).view(weight.shape), weight)))  # what follows is calibrated on what comes out of it now
+    return change
+
+
+def _statistics(subject: Subject, layers: dict[str, nn.Module], knobs: LowRank) -> Iterator[tuple[str, Tensor | None]]:
+    if not knobs.whiten:
+        yield from ((name, None) for name in layers)
+        return
+    for sums in block_by_block(subject, layers, knobs.calibration_samples, gram):
+        yield from sums.items()
+
+
+def _root(gram: Tensor) -> Tensor:
+    """R, lower triangular, with R R^T the Gram matrix of the inputs: the error of W R is that of the layer's outputs."""
+    damping = DAMPING * gram.diagonal().mean()
+    return torch.linalg.cholesky(gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+
+
+def _rank(s: Tensor, shape: torch.Size, knobs: LowRank) -> int:
+    if knobs.ratio is not None:
+        return max(1, int((1 - knobs.ratio) * shape[0] * shape[1] / (shape[0] + shape[1])))
+    assert knobs.energy is not None
+    share = s.square().cumsum(0) / s.square().sum()
+    return int((share < knobs.energy).sum()) + 1

@@ -1,0 +1,66 @@
+"""`prune`: set the least important weights to zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from trainer.compress.base import Compressor
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainer.compress.subject import Change, Subject
+
+
+class Importance(Enum):
+    """What makes a weight important. `magnitude` needs no data."""
+
+    magnitude = "magnitude"
+    wanda = "wanda"
+
+
+class Scope(Enum):
+    """Among which weights the least important are looked for: those of one output, or of the whole layer."""
+
+    row = "row"
+    layer = "layer"
+
+
+@dataclass(kw_only=True)
+class Prune(Compressor):
+    """Unstructured and N:M pruning by magnitude (Han et al. 2015, arXiv:1506.02626) or by Wanda (Sun et al. 2023, arXiv:2306.11695)."""
+
+    sparsity: float = 0.5
+    """Share of the weights of each layer that become zero."""
+    importance: Importance = Importance.wanda
+    """magnitude: |W|; wanda: |W| times the norm of what it is multiplied with on calibration data."""
+    scope: Scope = Scope.row
+    """Wanda compares within a row: norms of inputs say nothing across outputs."""
+    pattern: str | None = None
+    """N:M, such as 2:4: of each M weights next to each other in a row, N are kept, whatever `sparsity`."""
+    calibration_samples: int = 128
+    """Samples of the training data, for wanda."""
+
+    def validate(self) -> None:
+        if not 0 < self.sparsity < 1:
+            raise ConfigError(f"compress.prune.sparsity={self.sparsity}: must be between 0 and 1, such as 0.5")
+        if self.calibration_samples < 1:
+            raise ConfigError(f"compress.prune.calibration_samples={self.calibration_samples}: must be at least 1")
+        if self.importance is Importance.wanda and self.scope is Scope.layer:
+            raise ConfigError("compress.prune.scope=layer: Wanda compares within a row; give scope=row, or importance=magnitude")
+        self.group()
+
+    def group(self) -> tuple[int, int] | None:
+        """(N, M) of `pattern`."""
+        if self.pattern is None:
+            return None
+        kept, _, of = self.pattern.partition(":")
+        if not (kept.isdigit() and of.isdigit() and 0 < int(kept) < int(of)):
+            raise ConfigError(f"compress.prune.pattern={self.pattern}: must be N:M with N less than M, such as 2:4")
+        return int(kept), int(of)
+
+    def run(self, subject: Subject) -> Change:
+        from trainer.compress.pruning import prune
+
+        return prune(subject, self)

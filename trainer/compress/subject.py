@@ -1,0 +1,92 @@
+"""What is compressed: a model whose values are cut over the ranks, and how it is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from trainer.data.base import Samples
+from trainer.models.base import Model
+from trainer.strategies.engine import Engine
+
+
+@dataclass
+class Subject:
+    """A trained model. Nobody holds it whole: parameters are cut along their first dimension where there are several ranks."""
+
+    model: Model
+    engine: Engine
+    samples: Samples
+    """The training split, for calibration."""
+    batch_size: int
+    """Samples in one forward pass."""
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Full names and modules of what can be compressed."""
+        return layers_of(self.model, self.engine.module)
+
+
+@dataclass
+class Change:
+    """What a compressor has made of a subject."""
+
+    forms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Full name of a layer to its new form (see `trainer.compress.form`)."""
+    values: dict[str, Tensor] = field(default_factory=dict)
+    """Values of the parameters of those layers by their full names, cut as `cut` does it."""
+    told: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Figures for the report, by layer."""
+
+
+def layers_of(model: Model, module: nn.Module) -> dict[str, nn.Module]:
+    """The linear and convolutional layers in the model's blocks, or in all of it where it names none. Tied ones are left out."""
+    names = {id(sub): name for name, sub in module.named_modules()}
+    owners: dict[int, int] = {}
+    for sub in module.modules():
+        for parameter in sub.parameters(recurse=False):
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    found = {}
+    for part in model.blocks(module) or [module]:
+        for sub in part.modules():
+            plain = isinstance(sub, nn.Linear) or (isinstance(sub, nn.Conv2d) and sub.groups == 1 and not isinstance(sub.padding, str))
+            if plain and all(owners[id(parameter)] == 1 for parameter in sub.parameters(recurse=False)):
+                found[names[id(sub)]] = sub
+    return found
+
+
+def local(value: Tensor) -> Tensor:
+    """This rank's rows."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def whole(value: Tensor) -> Tensor:
+    """All rows, on every rank: for one layer at a time. A collective."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def cut(value: Tensor, like: Tensor) -> Tensor:
+    """`value`, which every rank holds whole, cut over the ranks as `like` is, along its first dimension."""
+    if not isinstance(like, DTensor):
+        return value
+    shape, offset = compute_local_shape_and_global_offset(value.shape, like.device_mesh, like.placements)
+    rows = value[offset[0] : offset[0] + shape[0]] if shape[0] else value[:0]
+    return DTensor.from_local(rows.contiguous(), like.device_mesh, like.placements, run_check=False, shape=value.shape, stride=value.contiguous().stride())
+
+
+def rows_of(value: Tensor, like: Tensor) -> Tensor:
+    """Of `value`, which every rank holds whole, the rows that this rank holds of `like`."""
+    return local(cut(value, like))
+
+
+def error(before: Tensor, after: Tensor) -> float:
+    """Relative error of a layer's weights, in the Frobenius norm."""
+    return float((torch.linalg.vector_norm(before - after) / torch.linalg.vector_norm(before)).item())
+
+
+Forms = Mapping[str, Mapping[str, Any]]
