@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pytest
+from torch import Tensor, nn
 
 from tests import ranks, tiny
 from tests.launchers.running import losses, run
 from tests.test_bad_steps import ROLLBACK, nan_in, run_all
+from tests.tiny import Tiny
 from trainer.ledger import PARTS, Start, read, total
-from trainer.sections import CheckpointConfig
+from trainer.sections import CheckpointConfig, EvalConfig
 from trainer.strategies.single import Single
 
 
@@ -37,6 +41,22 @@ def test_a_run_that_is_killed_and_started_again(tmp_path):
     assert [step for step, _, _ in losses(tmp_path / "x")] == list(range(1, 9))
     assert re.search(r"^time +\d+\.\d% of 0:\d\d:\d\d over 2 starts in effective training; .*start-up \d+\.\d%.*; 2 steps done twice$", out, re.MULTILINE)
     assert "Where the time went" in (tmp_path / "x" / "report.html").read_text()
+
+
+@dataclass(kw_only=True)
+class LongToJudge(Tiny):
+    def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        time.sleep(0.1)
+        return super().metrics(module, batch)
+
+
+def test_an_evaluation_after_short_steps_is_not_their_time(tmp_path):
+    config = dataclasses.replace(tiny.config(Single(), tmp_path, model=LongToJudge()), eval=EvalConfig(every=4, batch_size=4, at_end=False))
+    batches = -(-len(config.data.open("eval")) // config.eval.batch_size)
+    assert ranks.run(1, run_all, [config]) == [["done"]]
+    (start,) = read(tmp_path)
+    assert start.seconds["evaluation"] >= 0.1 * batches
+    assert start.seconds["compute"] < 0.1 * batches
 
 
 def test_a_stop_that_was_asked_for_is_no_lost_time():

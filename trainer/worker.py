@@ -227,6 +227,7 @@ def consume(
         if due_eval or due_save or stopping:  # these need the step's own results
             take(result)
             pending = None
+            watchers.settle()  # by whose clock what follows is not these steps' time
             if due_eval:
                 stopping = _evaluate(engine, config, held_out, result.step, watchers, progress, stop_asked) or stopping
             if due_save and progress.position == progress.good:  # else there is nothing new: a checkpoint to go back to is of a good step
@@ -240,6 +241,7 @@ def consume(
             break
     if pending is not None:
         take(pending)
+    watchers.settle()
     return stopping
 
 

@@ -19,7 +19,7 @@ class Watchers:
 
     Short steps are told several together: code that runs once between two steps is no longer in the processor's caches,
     and takes several times as long. What else happens is told after all steps before it. A process that is killed
-    has not told of the steps of the last `TELL_SECONDS`.
+    has not told of the steps of the last `TELL_SECONDS`. `settle` before what takes time of its own: callbacks take the time between two calls.
     """
 
     def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
@@ -37,25 +37,25 @@ class Watchers:
     def on_step(self, info: StepInfo) -> None:
         self._steps.append(info)
         if time.monotonic() - self._told >= TELL_SECONDS:
-            self._tell()
+            self.settle()
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._tell()
+        self.settle()
         for callback in self._callbacks:
             callback.on_eval(step, metrics)
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        self._tell()
+        self.settle()
         for callback in self._callbacks:
             callback.on_checkpoint(step, path)
 
     def on_checkpoint_end(self, step: int) -> None:
-        self._tell()
+        self.settle()
         for callback in self._callbacks:
             callback.on_checkpoint_end(step)
 
     def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
-        self._tell()
+        self.settle()
         for callback in self._callbacks:
             callback.on_finish(status, facts)
 
@@ -65,9 +65,10 @@ class Watchers:
             for callback in reversed(self._callbacks):
                 stack.callback(callback.close)
             with suppress(RunError):  # what ends the run is being said, and what cannot be written is said by its own `close`
-                self._tell()
+                self.settle()
 
-    def _tell(self) -> None:
+    def settle(self) -> None:
+        """Tell of the steps that have not been told."""
         steps, self._steps = self._steps, []
         if steps:
             for callback in self._callbacks:
