@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -32,9 +33,11 @@ def groups() -> tuple[set[str], set[str]]:
     return selected, every - selected
 
 
-def normalise(arguments: Sequence[str]) -> list[str]:
+def normalise(arguments: Sequence[str], chosen: bool = False) -> list[str]:
     """Make `x=` and `+x=` both work for every config group x, as Hydra wants each, and options anywhere among them."""
     selected, optional = groups()
+    if chosen:  # a base without a list of defaults: nothing is selected there
+        selected, optional = set(), selected | optional
     result, options = [], []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if argument.startswith("-") or before in WITH_VALUE:
@@ -50,17 +53,25 @@ def normalise(arguments: Sequence[str]) -> list[str]:
     return result + options
 
 
-def main(task: Callable[[Any], None], arguments: Sequence[str] | None = None, *, command: str = "python -m trainer", help_text: str = "") -> int:
+def main(
+    task: Callable[[Any], None],
+    arguments: Sequence[str] | None = None,
+    *,
+    command: str = "python -m trainer",
+    help_text: str = "",
+    base: Path | None = None,
+) -> int:
     """Compose the config of `arguments` and run `task(config)`; returns the exit status.
 
-    With `-m`/`--multirun`, once for each combination, each in its own run directory.
+    With `-m`/`--multirun`, once for each combination, each in its own run directory. `base`: the config.yaml of a run
+    directory, which the arguments change instead of the defaults.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if any(argument in ("-h", "--help") for argument in arguments):
         print(_help(command, help_text))
         return 0
     try:
-        return _run(task, normalise(arguments), command)
+        return _run(task, normalise(arguments, chosen=base is not None), command, base)
     except Exception as error:
         if _wants_traceback():
             raise
@@ -104,7 +115,7 @@ def _wants_traceback() -> bool:
     return os.environ.get(FULL_ERROR, "") == "1"
 
 
-def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int:
+def _run(task: Callable[[Any], None], arguments: list[str], command: str, base: Path | None) -> int:
     import hydra
     from hydra._internal.core_plugins.file_config_source import FileConfigSource
     from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
@@ -135,9 +146,12 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
             raised.append(error)
 
     old_argv, old_full = sys.argv, os.environ.get(FULL_ERROR)
+    if base is not None:  # its defaults list has been resolved
+        arguments = [*arguments, *_quiet(), f"--config-dir={config_dir()}"]
     sys.argv, os.environ[FULL_ERROR] = [command, *arguments], "1"  # Hydra then raises, instead of printing and exiting with 1
     try:
-        hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(run_task)()
+        place, name = (config_dir(), "config") if base is None else (base.resolve().parent, base.stem)
+        hydra.main(config_path=str(place), config_name=name, version_base="1.3")(run_task)()
     except Exception as error:
         raised.append(error if old_full == "1" else explain(error, arguments))
     finally:
@@ -151,15 +165,27 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
     return 0
 
 
+def _quiet() -> list[str]:
+    """As overrides, what `- hydra: quiet` is in a list of defaults."""
+    import yaml
+
+    from trainer.config import config_dir
+
+    plain = yaml.safe_load((config_dir() / "hydra" / "quiet.yaml").read_text(encoding="utf-8"))
+    pairs = [(f"{key}.{inner}", value) for key, values in plain.items() if isinstance(values, dict) for inner, value in values.items()]
+    pairs += [(key, value) for key, value in plain.items() if not isinstance(value, dict)]
+    return ["hydra/job_logging=none", "hydra/hydra_logging=none", *(f"hydra.{key}={'null' if value is None else value}" for key, value in pairs)]
+
+
 def _with_parts(source: type) -> type:
     """A config source whose YAMLs are checked against the part that their `_target_` names."""
-    from trainer.config import with_schema
+    from trainer.config import with_schemas
 
     class PartSource(source):  # type: ignore[misc, valid-type]
         def load_config(self, config_path: str) -> Any:
             result = super().load_config(config_path)
             defaults = result.config.pop("defaults", None) if isinstance(result.config, DictConfig) else None
-            result.config = with_schema(result.config)
+            result.config = with_schemas(result.config)
             if defaults is not None:
                 from omegaconf import flag_override
 

@@ -112,7 +112,7 @@ def from_plain(plain: dict[str, Any]) -> Config:
     """The inverse of `to_plain`: objects again, every key and type checked."""
     schema: Any = OmegaConf.structured(Config)
     for key, value in plain.items():
-        value = _with_schemas(OmegaConf.create({"value": value}).value)
+        value = with_schemas(OmegaConf.create({"value": value}).value)
         OmegaConf.update(schema, key, value, merge=not isinstance(value, DictConfig) or OmegaConf.get_type(value) is dict)
     return to_config(schema)
 
@@ -121,15 +121,16 @@ def part_from_plain(plain: dict[str, Any]) -> Any:
     """One part of what `to_plain` gave, as an object again, every key and type checked."""
     node = OmegaConf.create(plain)
     assert isinstance(node, DictConfig)
-    return OmegaConf.to_object(_with_schemas(node))
+    return OmegaConf.to_object(with_schemas(node))
 
 
-def _with_schemas(node: Any) -> Any:
+def with_schemas(node: Any) -> Any:
+    """`node` with every part in it checked against its dataclass, and itself."""
     if isinstance(node, DictConfig):
         for key in node:
-            child = node[key]
-            if isinstance(child, DictConfig):
-                node[key] = _with_schemas(child)
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                node[key] = with_schemas(child)
         return with_schema(node)
     return node
 
@@ -175,9 +176,11 @@ def default_name(config: Config) -> str:
 
 def save(config: Config, path: Path) -> None:
     """Write `config` as YAML, whole or not at all."""
-    write_whole(path, OmegaConf.to_yaml(OmegaConf.create(to_plain(config))))
+    write_whole(path, OmegaConf.to_yaml(OmegaConf.create({TARGET: f"{Config.__module__}.{Config.__qualname__}", **to_plain(config)})))
 
 
 def load(path: Path) -> Config:
     """Read a config that `save` wrote."""
-    return from_plain(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+    plain: Any = OmegaConf.to_container(OmegaConf.load(path))
+    plain.pop(TARGET, None)
+    return from_plain(plain)

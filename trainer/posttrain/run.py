@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.errors import ConfigError
+
 if TYPE_CHECKING:
     from trainer.config import Config
 
@@ -15,6 +17,8 @@ WORK = "trainer.posttrain.worker:run"
 def posttrain(config: Config) -> None:
     """Do to the finished run of `config` what `config.compress` says, and print the table."""
     assert config.run_dir is not None
+    if not config.compress:
+        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize]")
     config.launcher.launch(config, WORK)
     out = output(Path(config.run_dir), chain_name(config))
     found = json.loads((out / "compress.json").read_text(encoding="utf-8"))

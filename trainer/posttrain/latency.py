@@ -1,0 +1,30 @@
+"""How long forward passes take, of two models side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.models.base import Model
+
+WARM_UP = 3
+
+
+def side_by_side(models: Sequence[tuple[Model, nn.Module]], batch: Mapping[str, Tensor], pairs: int) -> list[dict[str, Any]]:
+    """Median and 90th percentile in seconds of a pass of each model over `batch`, in turns, the first one changing."""
+    times: list[list[float]] = [[] for _ in models]
+    with torch.no_grad():
+        for number in range(WARM_UP + pairs):
+            order = list(range(len(models)))
+            for i in order[:: -1 if number % 2 else 1]:
+                model, module = models[i]
+                start = time.perf_counter()
+                model.metrics(module, batch)
+                if number >= WARM_UP:
+                    times[i].append(time.perf_counter() - start)
+    return [{"median": statistics.median(taken), "p90": statistics.quantiles(taken, n=10)[-1], "passes": pairs, "threads": torch.get_num_threads()} for taken in times]

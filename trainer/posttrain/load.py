@@ -1,0 +1,54 @@
+"""A model of a run directory, compressed or not, whole in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from trainer import config as configs
+from trainer.checkpoint.directory import list_whole, read_manifest
+from trainer.checkpoint.export import MODEL
+from trainer.checkpoint.tensors import StoredTensors
+from trainer.checkpoint.verify import check
+from trainer.config import Config
+from trainer.errors import ConfigError
+
+
+class Loaded(NamedTuple):
+    """What a run has made."""
+
+    module: nn.Module
+    """In evaluation mode, on the CPU."""
+    config: Config
+    """`config.model` knows its loss and metrics."""
+
+
+def load(run_dir: Path | str) -> Loaded:
+    """The model of the newest checkpoint of `run_dir`, whatever strategy and number of ranks wrote it.
+
+    Raises:
+        ConfigError: there is none.
+        RunError: it is damaged.
+    """
+    whole = list_whole(Path(run_dir))
+    if not whole:
+        raise ConfigError(f"{run_dir}: has no whole checkpoint")
+    check(whole[-1])
+    manifest = read_manifest(whole[-1])
+    config = configs.from_plain(manifest["config"])
+    with torch.device("meta"):
+        module = config.model.build(manifest["data_spec"])
+    stored = StoredTensors(whole[-1])
+    ties = {id(value): name for name, value in module.named_parameters()}
+    values = {name: stored.read(MODEL + name) for name in {**dict(module.named_parameters()), **_persistent(module)}}
+    everywhere = {name: values[ties[id(value)]] for name, value in module.named_parameters(remove_duplicate=False)}
+    module.load_state_dict({**values, **everywhere}, assign=True)
+    return Loaded(module.eval(), config)
+
+
+def _persistent(module: nn.Module) -> dict[str, torch.Tensor]:
+    keys = set(module.state_dict())
+    return {name: value for name, value in module.named_buffers() if name in keys}
