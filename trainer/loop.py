@@ -215,11 +215,24 @@ class StopCheck:
         return bool(stop)
 
 
+class Evaluation(NamedTuple):
+    """Sums over each batch of a split, the same on all ranks."""
+
+    counts: torch.Tensor
+    """(batches,) valid elements, fp64 on the CPU."""
+    sums: dict[str, torch.Tensor]
+    """For each metric (batches,), fp64 on the CPU."""
+
+    def means(self) -> dict[str, float]:
+        """Of each metric over the whole split."""
+        return {name: float(each.sum() / self.counts.sum()) for name, each in self.sums.items()}
+
+
 @torch.no_grad()
 def evaluate(
     engine: Engine, model: Model, samples: Samples, batch_size: int, stop_asked: Sequence[int] = (), where: Whereabouts | None = None
-) -> dict[str, float] | None:
-    """Means of `model.metrics` over the whole of `samples`, exact: sums and counts in fp64.
+) -> Evaluation | None:
+    """`model.metrics` over the whole of `samples`, exact: sums and counts in fp64, added up in the order of the samples.
 
     None: given up on every rank, because some rank was asked to stop (`stop_asked` became non-empty there).
 
@@ -228,8 +241,8 @@ def evaluate(
     """
     rank, ranks = dist.get_rank(), dist.get_world_size()
     starts = list(range(0, len(samples), batch_size))
-    sums: dict[str, torch.Tensor] = {}
-    count = torch.zeros((), dtype=torch.float64)
+    names: list[str] = []
+    mine: list[torch.Tensor] = []
     where = where or Whereabouts()
     was_training = engine.model.training
     engine.model.eval()
@@ -239,17 +252,16 @@ def evaluate(
         if check():
             engine.model.train(was_training)
             return None
-        mine = turn + rank < len(starts)
-        start = starts[turn + rank] if mine else 0
+        start = starts[turn + rank] if turn + rank < len(starts) else 0
         batch = samples.batch(range(start, min(start + batch_size, len(samples))))
-        if mine:
-            count += model.count(batch)
-        for name, value in engine.metrics(model, to_device(batch, engine.device)).items():
-            total = sums.setdefault(name, torch.zeros((), dtype=torch.float64, device=engine.device))
-            if mine:
-                total += value
+        found = engine.metrics(model, to_device(batch, engine.device))
+        names = list(found)
+        count = torch.tensor(float(model.count(batch)), dtype=torch.float64, device=engine.device)
+        mine.append(torch.stack([count, *(value.to(torch.float64) for value in found.values())]))
     engine.model.train(was_training)
-    packed = torch.stack([count.to(engine.device), *sums.values()])
-    dist.all_reduce(packed)
-    count_all, *totals = packed.tolist()
-    return {name: total / count_all for name, total in zip(sums, totals, strict=True)}
+    every = torch.zeros(len(mine) * ranks, len(names) + 1, dtype=torch.float64, device=engine.device)
+    every[rank::ranks] = torch.stack(mine)
+    every[len(starts) :] = 0  # repeated ones
+    dist.all_reduce(every)
+    counts, *sums = every[: len(starts)].T.cpu()
+    return Evaluation(counts, dict(zip(names, sums, strict=True)))

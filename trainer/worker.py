@@ -255,7 +255,7 @@ def _evaluate(engine: Engine, config: Config, held_out: Samples, step: int, watc
         found = evaluate(engine, config.model, held_out, config.eval.batch_size, stop_asked, progress.where)
     if found is None:
         return True
-    progress.metrics = found
+    progress.metrics = found.means()
     watchers.on_eval(step, progress.metrics)
     return False
 

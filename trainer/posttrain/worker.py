@@ -73,7 +73,7 @@ def measure(subject: Subject, held_out: Any, config: Config) -> dict[str, float]
     assert found is not None
     state = values.model_state(subject.engine)
     return {
-        **found,
+        **found.means(),
         "parameters": float(sum(value.numel() for value in state.values())),
         "bytes": float(sum(value.numel() * value.element_size() for value in state.values())),
     }
