@@ -10,6 +10,7 @@ import pytest
 from tests.commands import ROOT, TINY, run, run_without_torch
 from trainer.cli import normalise, report
 from trainer.errors import ConfigError
+from trainer.launchers.base import count_gpus
 
 
 @pytest.mark.parametrize(
@@ -193,11 +194,20 @@ DATA_MISTAKES = [
     (["data=text", "data.paths=[empty.jsonl]"], "error: data.paths: empty.jsonl: is empty\n"),
     (["data=text", "data.paths=[broken.parquet]"], "error: broken.parquet: "),
     (["model=mlp", "data=tabular", "data.path=nothing.csv", "data.target=y"], "error: nothing.csv: cannot be read: No such file or directory\n"),
+    (["data=synthetic", "model=cnn"], "error: model=cnn needs images, but the data has "),
+    (["data=synthetic", "model=mlp"], "error: model=mlp needs a table or images, but the data has "),
+    (["data=synthetic", "model.vocab_size=10"], "error: model.vocab_size=10: the data has token ids up to "),
+    (["data=synthetic", "checkpoint.resume=nowhere"], "error: checkpoint.resume=nowhere: is neither a whole checkpoint (a directory with manifest.json) nor "),
+    pytest.param(
+        ["data=synthetic", "train.device=cuda"],
+        "error: train.device=cuda: PyTorch finds no GPU here; use train.device=auto or cpu, or install a driver and a CUDA build of PyTorch\n",
+        marks=pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU"),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), DATA_MISTAKES, ids=[arguments[-1] for arguments, _ in DATA_MISTAKES])
-def test_a_mistake_in_the_data_is_named_before_any_process_starts(arguments, message, tmp_path):
+@pytest.mark.parametrize(("arguments", "message"), DATA_MISTAKES)
+def test_what_does_not_fit_data_or_machine_is_named_before_any_process_starts(arguments, message, tmp_path):
     (tmp_path / "broken.jsonl").write_text('{"text": "one"}\n{"text": \n')
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")

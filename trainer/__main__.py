@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from trainer.cli import main
 
 
 def train(config) -> None:
     """Launch the workers that `config` asks for, unless the run is over."""
-    from trainer.checkpoint.directory import finished
+    from trainer.checkpoint.directory import find, finished
 
     if told := finished(config):
         print(told)
     else:
+        find(Path(config.run_dir), config.checkpoint.resume)  # what is wrong with it is said before any process starts
         config.launcher.launch(config)
 
 

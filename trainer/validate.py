@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, missing_extra
 from trainer.units import interval
 
 
@@ -106,6 +107,8 @@ def check_values(config: Any) -> None:
     check_profile_steps(config.profile.steps, train.max_steps)
     for part in (config.model, config.data, config.launcher, *([config.strategy] if config.strategy else [])):
         part.validate()
+    if config.wandb.enabled and find_spec("wandb") is None:
+        raise missing_extra("wandb", "wandb", "wandb.enabled=true")
     world_size = config.launcher.world_size(config)
     check_world_size(config, world_size)
     if config.run.min_ranks is not None:

@@ -73,6 +73,7 @@ class Local(Launcher):
         return self.node_rank == 0, f"{self.master_addr}:{self.master_port}" if self.nnodes > 1 else ""
 
     def launch(self, config: Config, work: str = TRAIN) -> None:
+        self.check_gpus(config)
         if is_rank() and config.run.max_restarts:
             most = config.run.max_restarts
             raise ConfigError(
@@ -99,7 +100,8 @@ class Local(Launcher):
 
     def _run(self, config: Config, work: str, asked: list[int]) -> None:
         for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
-            config.data.open(split)
+            samples = config.data.open(split)
+            config.model.check(samples.spec)
         nproc = self.processes(config)
         if nproc * self.nnodes == 1 and config.run.max_restarts == 0:
             from trainer.distributed import Place

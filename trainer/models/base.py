@@ -30,9 +30,15 @@ class HuggingFaceForm:
 class Model(Part):
     """A model. `build` gives a plain module; the strategy materialises and distributes it."""
 
+    def check(self, spec: Mapping[str, Any]) -> None:
+        """Raise `ConfigError`, naming the key, where this model does not fit data of this `spec` (see `Samples.spec`).
+
+        Called before any process starts, and without torch; what can only be found out later, `build` says.
+        """
+
     @abstractmethod
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
-        """The module for data of this `spec` (see `Samples.spec`).
+        """The module for data of this `spec`, which `check` has been called with.
 
         It is called on the meta device: no memory is taken. Every submodule that owns parameters
         or buffers should have `reset_parameters()` (as PyTorch's own layers do); if one has not,

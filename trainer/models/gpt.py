@@ -72,21 +72,24 @@ class GPT(LanguageModel):
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
 
-    def build(self, spec: Mapping[str, Any]) -> nn.Module:
-        from trainer.models.gpt_module import Decoder
-
+    def check(self, spec: Mapping[str, Any]) -> None:
         vocab, length = data_vocab("gpt", spec), int(spec["seq_len"])
         if self.vocab_size is not None and vocab > self.vocab_size:
             raise ConfigError(f"model.vocab_size={self.vocab_size}: the data has token ids up to {vocab - 1}; give at least {vocab}, or null")
         if self.max_seq_len is not None and length > self.max_seq_len:
             raise ConfigError(f"model.max_seq_len={self.max_seq_len}: the data has sequences of {length}; give at least {length}, or null")
+
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+        from trainer.models.gpt_module import Decoder
+
+        self.check(spec)
         decoder = Decoder(
             layers=self.layers,
             dim=self.dim,
             heads=self.heads,
             kv_heads=self.kv_heads or self.heads,
             ffn_dim=self.inner_dim(),
-            vocab_size=self.vocab_size or vocab,
+            vocab_size=self.vocab_size or int(spec["vocab_size"]),
             rope_theta=self.rope_theta,
             rope_scaling=self.stretching(),
             norm_eps=self.norm_eps,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.assets import resolve_asset
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, missing_extra
 from trainer.models.base import HuggingFaceForm
 from trainer.models.language import LanguageModel, data_vocab
 
@@ -46,6 +47,11 @@ class HF(LanguageModel):
         assert self.path is not None
         asset = Path(resolve_asset("model.path", self.path)) / "asset.json"
         return json.loads(asset.read_text(encoding="utf-8"))["title"] if asset.is_file() else self.path
+
+    def check(self, spec: Mapping[str, Any]) -> None:
+        data_vocab("hf", spec)
+        if find_spec("transformers") is None:
+            raise missing_extra("transformers", "hf", "model=hf")
 
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.hf_module import build, read_config
