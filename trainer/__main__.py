@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from trainer.cli import main
@@ -12,7 +13,8 @@ def train(config) -> None:
     from trainer.checkpoint.directory import finished
 
     if told := finished(config):
-        print(told)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every process finds it so
+            print(told)
     else:
         config.launcher.launch(config)
 
