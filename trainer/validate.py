@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -48,13 +48,17 @@ def _undeclared(node: DictConfig, prefix: str) -> Iterator[str]:
             yield from _undeclared(child, f"{prefix}{key}.")
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """'; did you mean X?' for the nearest of `known`, comparing whole names, then last parts."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not close:
-        last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-        close = [last[match] for match in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.6)]
-    return f"; did you mean {close[0]!r}?" if close else f" (known: {', '.join(sorted(known)[:12])}, ...)" if known else ""
+def nearest(word: str, known: Sequence[str]) -> str:
+    """'; did you mean X?' for the nearest of `known`, looked for in its section, or else by whole names, then by last parts; never a section that it is in."""
+    known = [name for name in known if name != word and not word.startswith(f"{name}.")]
+    section = word.rpartition(".")[0]
+    beside = {name.removeprefix(f"{section}."): name for name in known if section and name.startswith(f"{section}.")}
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    for names, sought in [(beside or {name: name for name in known}, word.removeprefix(f"{section}.") if beside else word), (last, word.rsplit(".", 1)[-1])]:
+        if close := difflib.get_close_matches(sought, list(names), n=1, cutoff=0.6):
+            return f"; did you mean {names[close[0]]!r}?"
+    listed = list(beside.values()) or known
+    return f" (known: {', '.join(sorted(listed)[:12])}, ...)" if listed else ""
 
 
 def check_values(config: Any) -> None:
