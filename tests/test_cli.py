@@ -128,6 +128,16 @@ MORE_MISTAKES = [
     (["--config-dir", "nope"], "error: --config-dir nope: there is no such directory\n"),
     (["--config-dir=nope"], "error: --config-dir nope: there is no such directory\n"),
     (["--config-name", "nope"], "error: --config-name nope: there is no nope.yaml here; --config-dir DIR adds a directory of your own\n"),
+    (["optim.betas=[1.5,0.9]"], "error: optim.betas=[1.5, 0.9]: must be two numbers, each at least 0 and below 1, e.g. [0.9,0.95]\n"),
+    (["optim.betas=[0.9]"], "error: optim.betas=[0.9]: must be two numbers, "),
+    (["optim.betas=[nan,0.9]"], "error: optim.betas=[nan, 0.9]: must be two numbers, "),
+    (["optim.eps=-1"], "error: optim.eps=-1.0: must be at least 0\n"),
+    (["optim.lr=inf"], "error: optim.lr=inf: must be a finite number\n"),
+    (["launcher.master_port=99999"], "error: launcher.master_port=99999: must be from 1 to 65535, or null for a free one (one machine only)\n"),
+    (["launcher.master_port=0"], "error: launcher.master_port=0: must be from 1 to 65535, "),
+    (["strategy=ddp", "strategy.bucket_cap_mb=-1"], "error: strategy.bucket_cap_mb=-1: must be at least 1, or null for PyTorch's default\n"),
+    (["strategy=accelerate", "strategy.bucket_cap_mb=0"], "error: strategy.bucket_cap_mb=0: must be at least 1, or null for PyTorch's default\n"),
+    (["model.rope_theta=0"], "error: model.rope_theta=0.0: must be a finite number more than 0\n"),
 ]
 
 

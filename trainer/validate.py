@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,6 +77,7 @@ def check_values(config: Any) -> None:
         ("train.max_bad_steps", train.max_bad_steps, 0),
         ("optim.lr", optim.lr, 0),
         ("optim.weight_decay", optim.weight_decay, 0),
+        ("optim.eps", optim.eps, 0),
         ("optim.momentum", optim.momentum, 0),
         ("optim.max_norm", optim.max_norm, 0),
         ("optim.warmup_steps", optim.warmup_steps, 0),
@@ -92,6 +94,8 @@ def check_values(config: Any) -> None:
     ]:
         if value is not None and not value >= least:
             raise ConfigError(f"{key}={value}: must be at least {least}")
+        if value == math.inf and key != "optim.max_norm":  # which then clips nothing
+            raise ConfigError(f"{key}={value}: must be a finite number")
     try:
         interval(config.checkpoint.every)
     except ValueError:
@@ -103,6 +107,8 @@ def check_values(config: Any) -> None:
     for key, value in [("optim.decay_fraction", optim.decay_fraction), ("optim.final_ratio", optim.final_ratio)]:
         if not 0 <= value <= 1:
             raise ConfigError(f"{key}={value}: must be between 0 and 1")
+    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+        raise ConfigError(f"optim.betas={list(optim.betas)}: must be two numbers, each at least 0 and below 1, e.g. [0.9,0.95]")
     if optim.momentum and optim.name.name != "sgd":
         raise ConfigError(f"optim.momentum={optim.momentum}: has no effect with optim.name={optim.name.name}; use optim.name=sgd, or optim.betas")
     from trainer.callbacks.profile import check_profile_steps
