@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
+from trainer.__main__ import train
 from trainer.checkpoint.directory import directory, finished, list_whole, read_manifest
 from trainer.checkpoint.tensors import StoredTensors
 from trainer.config import Config
@@ -200,7 +201,7 @@ def test_a_bad_step_and_those_after_it_move_nothing(strategy: Strategy, optim: d
     assert ranks.run(2, after_bad_step, config) == [True, True]
 
 
-def test_a_finished_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+def test_a_finished_run_says_so_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny.config(Single(), tmp_path)
     assert finished(config) is None
     stop = dataclasses.replace(config, train=dataclasses.replace(config.train, stop_at=2))
@@ -215,6 +216,11 @@ def test_a_finished_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
         f"this run is finished (step 5 of 5) in {tmp_path}\n  its report: {tmp_path}/report.html\n"
         f"  to train further: run_dir={tmp_path} train.max_steps=10\n  to start again: checkpoint.resume=never, or another run_dir="
     )
+    capsys.readouterr()
+    for local_rank, said in [("1", ""), ("0", f"{finished(config)}\n")]:  # torchrun's: once on each node
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        train(config)
+        assert capsys.readouterr().out == said
     assert finished(dataclasses.replace(config, checkpoint=CheckpointConfig(resume="never"))) is None
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, max_steps=7))
     assert finished(longer) is None

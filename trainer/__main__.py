@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ def train(config) -> None:
     from trainer.checkpoint.directory import find, finished
 
     if told := finished(config):
-        print(told)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every process finds it so
+            print(told)
     else:
         find(Path(config.run_dir), config.checkpoint.resume)  # what is wrong with it is said before any process starts
         config.launcher.launch(config)

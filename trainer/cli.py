@@ -153,13 +153,24 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
 
 def _with_parts(source: type) -> type:
     """A config source whose YAMLs are checked against the part that their `_target_` names."""
-    from trainer.config import with_schema
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from trainer.config import declared_keys, with_schema
+    from trainer.errors_config import explain_file
 
     class PartSource(source):  # type: ignore[misc, valid-type]
         def load_config(self, config_path: str) -> Any:
-            result = super().load_config(config_path)
+            path = os.path.join(self.path, self._normalize_file_name(config_path))
+            try:
+                result = super().load_config(config_path)
+            except YAMLError as error:
+                raise explain_file(error, path, []) from error
             defaults = result.config.pop("defaults", None) if isinstance(result.config, DictConfig) else None
-            result.config = with_schema(result.config)
+            try:
+                result.config = with_schema(result.config)
+            except OmegaConfBaseException as error:
+                raise explain_file(error, path, declared_keys(result.config)) from error
             if defaults is not None:
                 from omegaconf import flag_override
 

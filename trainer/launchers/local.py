@@ -42,6 +42,8 @@ class Local(Launcher):
             raise ConfigError(f"launcher.nnodes={self.nnodes}: must be at least 1")
         if not 0 <= self.node_rank < self.nnodes:
             raise ConfigError(f"launcher.node_rank={self.node_rank}: must be from 0 to {self.nnodes - 1} (launcher.nnodes={self.nnodes})")
+        if self.master_port is not None and not 1 <= self.master_port <= 65535:
+            raise ConfigError(f"launcher.master_port={self.master_port}: must be from 1 to 65535, or null for a free one (one machine only)")
         if self.nnodes > 1 and (self.master_addr is None or self.master_port is None):
             missing = "launcher.master_addr" if self.master_addr is None else "launcher.master_port"
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,17 @@ class RopeScaling:
     """Wavelengths below original_max_seq_len / this stay as they are."""
     original_max_seq_len: int = 8192
     """The context before stretching."""
+
+    def validate(self) -> None:
+        """Raise `ConfigError` for what no wavelength can be stretched by."""
+        for name in ("factor", "low_freq_factor", "original_max_seq_len"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"model.rope_scaling.{name}={getattr(self, name)}: must be a finite number more than 0")
+        if not self.low_freq_factor < self.high_freq_factor < math.inf:
+            raise ConfigError(
+                f"model.rope_scaling.high_freq_factor={self.high_freq_factor}: must be a finite number more than "
+                f"model.rope_scaling.low_freq_factor={self.low_freq_factor}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -71,6 +83,12 @@ class GPT(LanguageModel):
             raise ConfigError(f"model.kv_heads={self.kv_heads}: does not divide model.heads={self.heads}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+        if not 0 < self.rope_theta < math.inf:
+            raise ConfigError(f"model.rope_theta={self.rope_theta}: must be a finite number more than 0")
+        if not 0 <= self.norm_eps < math.inf:
+            raise ConfigError(f"model.norm_eps={self.norm_eps}: must be a finite number, at least 0")
+        if self.rope_scaling is not None:
+            self.rope_scaling.validate()
 
     def check(self, spec: Mapping[str, Any]) -> None:
         vocab, length = data_vocab("gpt", spec), int(spec["seq_len"])

@@ -48,7 +48,7 @@ class LanguageModel(Model):
     def validate(self) -> None:
         if self.sample_tokens < 0:
             raise ConfigError(f"model.sample_tokens={self.sample_tokens}: give 0 (no sample) or more")
-        if self.temperature < 0:
+        if not self.temperature >= 0:
             raise ConfigError(f"model.temperature={self.temperature}: give 0 (the most likely token) or more")
 
     @abstractmethod

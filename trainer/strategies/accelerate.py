@@ -50,6 +50,7 @@ class Accelerate(DDP):
     """A file that `accelerate config` wrote; null: plain DDP on the processes and devices there are."""
 
     def validate(self) -> None:
+        super().validate()
         if importlib.util.find_spec("accelerate") is None:
             raise missing_extra("accelerate", "accelerate", "strategy=accelerate")
 
