@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from trainer.errors import ConfigError
 from trainer.sections import Precision
-from trainer.strategies.accelerate import Accelerate, check_device
+from trainer.strategies.accelerate import Accelerate, check_accumulation, check_device
 from trainer.strategies.ddp_engine import DDPEngine
 from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss
 
@@ -35,6 +36,7 @@ def make_accelerator(config: Config, device: torch.device, world_size: int, kind
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process: its group is gone
     GradientState._reset_state()
     mixed = "bf16" if config.train.precision is Precision.bf16 else "no"
+    check_accumulation(os.environ)  # of this process: `check` may have run on another machine
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
     made, wanted = accelerator.distributed_type.value, "MULTI_CPU" if device.type == "cpu" else "MULTI_GPU"
     if (made != wanted and world_size > 1) or accelerator.num_processes != world_size or accelerator.device.type != device.type:
