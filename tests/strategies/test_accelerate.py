@@ -198,6 +198,15 @@ def test_gpus_asked_for_and_none_found_is_an_error_not_a_fall_back(tmp_path: Pat
         ranks.run(2, tiny.train, tiny.config(Accelerate(config_file=str(path))))
 
 
+def test_the_cpu_asked_for_and_a_gpu_found_is_an_error_too() -> None:
+    """With train.device=auto the device is known only where the accelerator is made."""
+    from trainer.strategies.accelerate_engine import make_accelerator
+
+    asked = {"distributed_type": "NO", "use_cpu": True}
+    with pytest.raises(ConfigError, match=r"^strategy=accelerate: use_cpu: true, and the run is on CUDA; set train.device=cpu$"):
+        make_accelerator(tiny.config(Accelerate()), torch.device("cuda"), 1, asked)
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     strategy = Accelerate(config_file=str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match=r"none.yaml: cannot be read \(No such file or directory\); give the path"):

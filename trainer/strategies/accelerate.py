@@ -74,7 +74,7 @@ class Accelerate(DDP):
         from trainer.strategies.accelerate_engine import AccelerateEngine, make_accelerator
         from trainer.strategies.engine import transform_blocks
 
-        accelerator = make_accelerator(config, blueprint.device, mesh.size(), self.asked().get("distributed_type"))
+        accelerator = make_accelerator(config, blueprint.device, mesh.size(), self.asked())
         blueprint.fill(blueprint.module)
         transform_blocks(blueprint, config)
         groups = param_groups(blueprint.model, blueprint.module, config.optim.weight_decay)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 
-def make_accelerator(config: Config, device: torch.device, world_size: int, kind: str | None) -> Accelerator:
-    """An `Accelerator` on this process's group that is what was asked for (`kind`, a distributed type).
+def make_accelerator(config: Config, device: torch.device, world_size: int, asked: Mapping[str, Any]) -> Accelerator:
+    """An `Accelerator` on this process's group that is what was asked for (keys of an `accelerate` config file).
 
     Raises:
         ConfigError: it made something else of it.
     """
-    check_device(kind or "", False, "strategy=accelerate", device.type)
+    kind = str(asked.get("distributed_type", ""))
+    check_device(kind, bool(asked.get("use_cpu")), "strategy=accelerate", device.type)
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process: its group is gone
     GradientState._reset_state()
     mixed = "bf16" if config.train.precision is Precision.bf16 else "no"
