@@ -265,6 +265,7 @@ DATA_MISTAKES = [
     (["data=text", "data.paths=[broken.jsonl]"], "error: broken.jsonl:2: "),
     (["data=text", "data.paths=[empty.jsonl]"], "error: data.paths: empty.jsonl: is empty\n"),
     (["data=text", "data.paths=[broken.parquet]"], "error: broken.parquet: "),
+    (["model=mlp", "data=tabular", "data.target=y"], "error: data.path: is needed, and not given\n"),
     (["model=mlp", "data=tabular", "data.path=nothing.csv", "data.target=y"], "error: nothing.csv: cannot be read: No such file or directory\n"),
     (["data=synthetic", "model=cnn"], "error: model=cnn needs images, but the data has "),
     (["data=synthetic", "model=mlp"], "error: model=mlp needs a table or images, but the data has "),

@@ -109,6 +109,8 @@ def _expected(text: str, key: str, given: str | None) -> str | None:
     section = re.search(r"is not a subclass of (\w+)Config\b", text)
     if section:
         return f"is a section of keys; set one of them, e.g. {section[1].lower()}.KEY=VALUE"
+    if "missing mandatory value" in text:
+        return "is needed, and not given"
     for said, wanted in [
         ("could not be converted to Integer", "an integer"),
         ("could not be converted to Float", "a number"),
