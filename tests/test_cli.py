@@ -247,16 +247,17 @@ def test_paths_are_relative_to_where_the_command_runs(tmp_path):
     assert Path(tmp_path, "here", "config.yaml").is_file()
 
 
-def test_a_stop_ends_the_sweep(tmp_path):
-    from trainer.errors import EXIT_RESUMABLE, Stopped
+@pytest.mark.parametrize(("kind", "status"), [("Stopped", 75), ("Interrupted", 1)])
+def test_a_stop_ends_the_sweep(kind, status, tmp_path):
+    from trainer import errors
 
     ran = []
 
     def task(config):
         ran.append(config.train.seed)
-        raise Stopped("at step 1")
+        raise getattr(errors, kind)("at step 1")
 
-    assert main_quietly(task, ["-m", "train.seed=1,2", "hydra.sweep.dir=" + str(tmp_path)]) == EXIT_RESUMABLE
+    assert main_quietly(task, ["-m", "train.seed=1,2", "hydra.sweep.dir=" + str(tmp_path)]) == status
     assert ran == [1]
 
 

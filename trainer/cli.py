@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
+from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, Interrupted, RunError, Stopped
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 PATIENCE_SECONDS = 10.0
@@ -119,8 +119,8 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str) -> int
     raised: list[Exception] = []
 
     def run_task(node: DictConfig) -> None:
-        if raised and isinstance(raised[-1], Stopped):
-            return  # asked to stop: the rest of a sweep is not started
+        if raised and isinstance(raised[-1], (Stopped, Interrupted)):
+            return  # asked to stop, or interrupted twice: the rest of a sweep is not started
         try:
             try:
                 config = to_config(node)

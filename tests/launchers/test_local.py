@@ -136,9 +136,9 @@ def _catches(process: psutil.Process, number: int) -> bool:
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
-def test_two_interrupts_end_it_at_once(tmp_path):
-    process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, "model.seconds=1000", cwd=tmp_path)
-    wait_until(lambda: (tmp_path / "x" / "config.yaml").exists(), process)
+def test_two_interrupts_end_it_at_once_and_its_sweep(tmp_path):
+    process = start("-m", "+strategy=ddp", TWO, "run_dir=x", *LONG, "model.seconds=1000,1001", cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "x" / "model.seconds=1000" / "config.yaml").exists(), process)
     children = descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     with pytest.raises(Exception, match="timed out"):

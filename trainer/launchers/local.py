@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer import launch_id
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError, Interrupted
 from trainer.launchers.base import TRAIN, Launcher, count_gpus, is_rank, load_work
 from trainer.launchers.processes import run_children
 from trainer.launchers.ranks import INTERRUPTED, failure_recorded
@@ -87,7 +87,7 @@ class Local(Launcher):
             try:
                 self._launch(config, work, asked, lock)
             except KeyboardInterrupt:
-                raise RunError(INTERRUPTED) from None
+                raise Interrupted(INTERRUPTED) from None
 
     def _launch(self, config: Config, work: str, asked: list[int], lock: AbstractContextManager) -> None:
         if is_rank():
