@@ -16,6 +16,7 @@ import torch.distributed as dist
 from trainer import launch_id
 from trainer.errors import ConfigError, RunError
 from trainer.rendezvous import meet, reach, stopped
+from trainer.whereabouts import Phase, Whereabouts
 
 T = TypeVar("T")
 _groups_made = itertools.count()
@@ -64,8 +65,8 @@ def make_deterministic(wanted: bool) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it would write every new tensor twice
 
 
-def init(place: Place, device: torch.device, asked: Sequence[int] = (), timeout: timedelta = timedelta(minutes=30)) -> None:
-    """Make the default process group, unless there is one already (Ray makes its own).
+def init(place: Place, device: torch.device, asked: Sequence[int] = (), timeout: timedelta = timedelta(minutes=30), where: Whereabouts | None = None) -> None:
+    """Make the default process group, unless there is one already (Ray makes its own). `where` is told while the ranks wait for one another.
 
     Raises:
         RunError: the port is in use, or not all processes came.
@@ -96,7 +97,8 @@ def init(place: Place, device: torch.device, asked: Sequence[int] = (), timeout:
         return dist.PrefixStore(f"restart-{restart}/group-{group}", shared)
 
     try:
-        store = meet(connect, place.rank, place.world_size, timeout.total_seconds(), asked)
+        with (where or Whereabouts()).during(Phase.MEETING):
+            store = meet(connect, place.rank, place.world_size, timeout.total_seconds(), asked)
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if asked:  # the store went with a rank that stopped first
