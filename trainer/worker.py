@@ -66,7 +66,7 @@ def run(config: Config, place: Place, asked: list[int] | None = None, tell: Call
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
         try:
-            distributed.init(place, device, stop_asked)
+            distributed.init(place, device, stop_asked, where=where)
         except Stopped as error:
             raise Stopped(f"{error}; {run_again(run_dir, config.checkpoint.resume)} to go on") from None
         stack.callback(distributed.close)

@@ -184,6 +184,21 @@ def test_a_machine_that_waits_for_another_is_asked_to_stop(node, tmp_path):
     assert (status, err) == (75, "stopped, resumable: before training began; run the same command to go on\n")
 
 
+@pytest.mark.large
+def test_a_machine_that_waits_longer_than_a_stall_takes_goes_on_when_the_other_comes(tmp_path):
+    common = [*_of_two_machines(), "run_dir=run"]
+    first = start(*common, "launcher.node_rank=0", "run.stall_timeout=2", cwd=tmp_path)
+    record = tmp_path / "run" / "ranks" / "rank-0.json"
+    wait_until(lambda: record.exists() and _still(record) > 4, first)
+    results = [finish(node) for node in (start(*common, "launcher.node_rank=1", cwd=tmp_path), first)]
+    assert [status for status, _, _ in results] == [0, 0], results
+
+
+def _still(record: Path) -> float:
+    told = json.loads(record.read_text())
+    return told["written"] - told["changed"]
+
+
 def test_two_launchers_make_one_run(tmp_path):
     common = _of_two_machines()
     nodes = [start(*common, f"launcher.node_rank={node}", cwd=tmp_path) for node in (1, 0)]
