@@ -22,7 +22,7 @@ from trainer.bad_steps import RollBack, Start, keep_lines
 from trainer.callbacks.metrics import EVALS, last_recorded
 from trainer.callbacks.profile import Profile
 from trainer.callbacks.watchers import Watchers
-from trainer.checkpoint.directory import LAUNCHES, directory, last_step, remove_after
+from trainer.checkpoint.directory import LAUNCHES, MODEL_IDENTITY, directory, last_step, remove_after
 from trainer.checkpoint.resume import resume
 from trainer.checkpoint.saver import Saver
 from trainer.config import Config
@@ -283,6 +283,7 @@ def manifest_facts(config: Config, samples: Samples, launches: Sequence[str] = (
         "versions": {"trainer": trainer.__version__, "torch": torch.__version__},
         "data_fingerprint": samples.fingerprint,
         "data_spec": dict(samples.spec),
+        MODEL_IDENTITY: config.model.identity(),
         LAUNCHES: list(launches),
         "config": configs.to_plain(config),
     }

@@ -13,7 +13,18 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
-from trainer.checkpoint.directory import MANIFEST, Damaged, directory, find, list_whole, read_manifest, remove_after, remove_old, sealed
+from trainer.checkpoint.directory import (
+    MANIFEST,
+    MODEL_IDENTITY,
+    Damaged,
+    directory,
+    find,
+    list_whole,
+    read_manifest,
+    remove_after,
+    remove_old,
+    sealed,
+)
 from trainer.checkpoint.load import load
 from trainer.checkpoint.ls import checkpoints
 from trainer.checkpoint.save import save
@@ -120,10 +131,30 @@ def test_a_newer_format_is_refused(saved: Path) -> None:
 
 def test_another_model_is_refused(saved: Path) -> None:
     told = refused(saved, model=Tiny(layers=4, dim=8))
-    assert told.startswith(f"{saved}: does not fit this model and optimizer: model.blocks.3.down.bias is missing there; ")
+    assert told.startswith(
+        f"{saved}: does not fit this model and optimizer: model.layers=3 there and model.layers=4 here; model.blocks.3.down.bias is missing there; "
+    )
     assert told.endswith(" more). checkpoint.strict=false takes what fits and lists the rest")
     assert "model.blocks.0.gate.weight is (8, 8) there and (16, 16) here" in refused(saved, model=Tiny(dim=16))
     assert "optim.exp_avg.blocks.0.down.bias is unknown here" in refused(saved, optim={"name": OptimizerName.sgd})
+
+
+def test_a_class_of_the_same_shapes_is_another_model(saved: Path) -> None:
+    told = refused(saved, model=Rounder())
+    name = "tests.checkpoint.test_checkpoint.Rounder"
+    assert told == (
+        f"{saved}: does not fit this model and optimizer: model is tests.tiny.Tiny there and {name} here. "
+        "checkpoint.strict=false takes what fits and lists the rest"
+    )
+    manifest = json.loads((saved / MANIFEST).read_text())
+    del manifest[MODEL_IDENTITY]  # written before there was one
+    (saved / MANIFEST).write_text(json.dumps(sealed(manifest)))
+    assert refused(saved, model=Rounder()).startswith("Position(step=3")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Rounder(Tiny):
+    """Another model, whose shapes are those of `Tiny`."""
 
 
 @pytest.mark.parametrize(("key", "value", "there"), [("seed", 5, 0), ("global_batch_size", 16, 8)])

@@ -32,6 +32,9 @@ CHECKSUM = "checksum"
 LAUNCHES = "launches"
 """Key of a manifest with what the launch that has written it is known by (see `trainer.launch_id`)."""
 
+MODEL_IDENTITY = "model_identity"
+"""Key of a manifest with `Model.identity` of the model that it was made of; an imported or older one has none."""
+
 
 class Damaged(ConfigError):
     """A checkpoint is not what was written. `what` is wrong with it, in words."""
