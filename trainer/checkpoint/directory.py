@@ -81,6 +81,15 @@ def list_whole(run_dir: Path) -> list[Path]:
     return [path for path in list_named(run_dir) if has_manifest(path)]
 
 
+def list_unfinished(run_dir: Path) -> list[Path]:
+    """Directories of checkpoints without a manifest, oldest first: of a save or a removal that did not end, or it is lost.
+
+    Raises:
+        ConfigError, RunError: see `unreadable`.
+    """
+    return [path for path in list_named(run_dir) if path.is_dir() and not path.is_symlink() and not has_manifest(path)]
+
+
 def has_manifest(path: Path) -> bool:
     """Whether `path` is a whole checkpoint.
 
@@ -217,9 +226,14 @@ def remove(path: Path) -> None:
 
 
 def remove_old(run_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` whole checkpoints. On rank 0 alone."""
-    for path in list_whole(run_dir)[:-keep]:
+    """Delete all but the newest `keep` whole checkpoints, and what is not whole and older than the newest. On rank 0 alone."""
+    whole = list_whole(run_dir)
+    for path in whole[:-keep]:
         remove(path)
+    if whole:
+        for path in list_unfinished(run_dir):
+            if step_of(path) < step_of(whole[-1]):  # a save under way is of a later step
+                shutil.rmtree(path)
 
 
 def remove_after(run_dir: Path, step: int) -> None:
