@@ -161,12 +161,12 @@ def test_a_loss_that_is_not_finite_stops_every_rank_and_keeps_the_last_good_stat
         told
         == [
             f"RunError: step 4: the loss is not finite on rank 1. No rank has moved the model in this step; the last good step is 3, "
-            f"and the last good checkpoint is {directory(tmp_path, 2)}. Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step: "
+            f"and the last good checkpoint is {directory(tmp_path, 3)}. Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step: "
             f"{', '.join(map(str, samples[:6]))}, ... (8 in {tmp_path / 'bad_steps.jsonl'})"
         ]
         * 2
     )
-    assert list_whole(tmp_path) == [directory(tmp_path, 2)]
+    assert list_whole(tmp_path) == [directory(tmp_path, 2), directory(tmp_path, 3)]
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
 
@@ -175,7 +175,8 @@ def test_a_gradient_that_is_not_finite_stops_every_rank(tmp_path: Path) -> None:
     told = ranks.run(2, run, tiny.config(FSDP(), tmp_path, model=Tiny(nan_at="0:5:gradient")))
     assert told[0] == told[1]
     assert told[0].startswith("RunError: step 2: the gradient norm is nan (the loss is 2.")
-    assert "finite on all ranks). No rank has moved the model in this step; the last good step is 1, and there is no checkpoint yet. Try" in told[0]
+    assert "finite on all ranks). No rank has moved the model in this step; the last good step is 1, and " in told[0]
+    assert f"the last good checkpoint is {directory(tmp_path, 1)}. Try" in told[0]
 
 
 def after_bad_step(config: Config) -> bool:

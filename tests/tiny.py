@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.checkpoint.directory import MODEL_IDENTITY
 from trainer.config import Config, to_plain
 from trainer.data.base import IGNORE
 from trainer.data.synthetic import Synthetic
@@ -266,4 +267,4 @@ def fp64(config: Config) -> Config:
 
 def facts(config: Config) -> dict[str, Any]:
     """What of a manifest a later run is checked against."""
-    return {"config": to_plain(config), "data_fingerprint": config.data.open("train").fingerprint}
+    return {"config": to_plain(config), MODEL_IDENTITY: config.model.identity(), "data_fingerprint": config.data.open("train").fingerprint}

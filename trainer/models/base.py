@@ -87,6 +87,15 @@ class Model(Part):
         """Whether the parameter of this canonical name is kept as it is."""
         return False
 
+    def identity(self) -> dict[str, Any]:
+        """What decides what the model computes from the values of its parameters, as plain values: a checkpoint of another identity does not fit.
+
+        Default: the class and every knob. A model leaves out those with which it is still the same model, such as a dropout.
+        """
+        from trainer.config import to_plain
+
+        return to_plain(self)
+
     def flops(self, module: nn.Module, spec: Mapping[str, Any]) -> tuple[float, str]:
         """Floating-point operations of forward and backward per counted element, and the formula.
 

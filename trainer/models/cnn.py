@@ -34,6 +34,11 @@ class CNN(SupervisedModel):
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
 
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["dropout"]
+        return knobs
+
     def check(self, spec: Mapping[str, Any]) -> None:
         if "height" not in spec:
             raise ConfigError(f"model=cnn needs images, but the data has {', '.join(sorted(spec))}. Choose data=images, or another model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
@@ -115,6 +115,13 @@ class GPT(LanguageModel):
             dropout=self.dropout,
         )
         return self.check_freeze(decoder)
+
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["dropout"], knobs["max_seq_len"], knobs["vocab_size"]  # the last is seen in shapes
+        scaling = self.stretching()
+        one_form = {"kv_heads": self.kv_heads or self.heads, "ffn_dim": self.inner_dim(), "rope_scaling": None if scaling is None else asdict(scaling)}
+        return knobs | one_form
 
     def inner_dim(self) -> int:
         """`ffn_dim`, or what null means."""

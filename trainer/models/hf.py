@@ -71,6 +71,11 @@ class HF(LanguageModel):
             )
         return self.check_freeze(module)
 
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["path"], knobs["fresh"], knobs["dropout"]  # a directory may have been moved; what starts anew has no say later
+        return knobs
+
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
         from trainer.models.hf_module import decoder_layers
 

@@ -51,6 +51,11 @@ class LanguageModel(Model):
         if not self.temperature >= 0:
             raise ConfigError(f"model.temperature={self.temperature}: give 0 (the most likely token) or more")
 
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["prompt"], knobs["sample_tokens"], knobs["temperature"], knobs["freeze"]
+        return knobs
+
     @abstractmethod
     def attention_size(self, module: nn.Module) -> tuple[int, int]:
         """(layers, heads x head size), for the operations of attention."""

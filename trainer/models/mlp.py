@@ -28,6 +28,11 @@ class MLP(SupervisedModel):
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
 
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["dropout"]
+        return knobs
+
     def check(self, spec: Mapping[str, Any]) -> None:
         if "features" not in spec and "height" not in spec:
             raise ConfigError(
