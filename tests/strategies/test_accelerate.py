@@ -240,7 +240,7 @@ def test_accumulation_by_accelerate_is_refused(text: str | None, tmp_path: Path,
     with pytest.raises(ConfigError, match=f"^{message}$"):
         strategy.check(config, 2)
     with pytest.raises(ranks.RankFailed, match=f"ConfigError: {message}"):  # a process that another machine started
-        ranks.run(1, tiny.train, config)
+        ranks.run(1, tiny.train, config, env={"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"})
 
 
 def test_not_installed_says_which_extra(monkeypatch: pytest.MonkeyPatch) -> None:
