@@ -66,15 +66,17 @@ class Net(nn.Module):
     def uses(self, part: str) -> bool:
         """Whether `part` ("extra", "gate", "block1") is used in this forward, from what `use` says of it."""
         when = self.knobs.use.get(part, "always")
-        word, _, number = when.partition(":")
+        word, _, which = when.partition(":")
+        number = int(which) if which.isdigit() else 0
         return {
             "always": True,
             "never": False,
-            "rank": dist.get_rank() == int(number or 0),
-            "from": self.forwards >= int(number or 0),
-            "until": self.forwards < int(number or 0),
-            "late": self.forwards < int(number or 0) or dist.get_rank() == 0,
+            "rank": dist.get_rank() == number,
+            "from": self.forwards >= number,
+            "until": self.forwards < number,
+            "late": self.forwards < number or dist.get_rank() == 0,
             "odd": self.forwards % 2 == 1,
+            "among": str(self.forwards) in which.split(","),
         }[word]
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class AccelerateEngine(DDPEngine):
     def backward(self, loss: Tensor, scale: Tensor, last: bool) -> None:
         self.accelerator.backward(loss * scale)
         if last:
-            self._refuse_unfinished()
+            self._complete()
 
     def clip(self, max_norm: float) -> Tensor:
         if not max_norm:

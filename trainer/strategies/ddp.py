@@ -34,7 +34,9 @@ class DDP(Strategy):
     bucket_cap_mb: int | None = None
     """Size of a gradient bucket in MiB; null: PyTorch's own default."""
     find_unused_parameters: FindUnused = FindUnused.auto
-    """auto: look in the first step, and go on looking only if a parameter was unused there."""
+    """false: a parameter that took no part is given its zero gradient when backward is over, which costs nothing in a step that
+    uses all. true: it is looked for before, in every step, so that the exchange of the others need not wait for it. auto: true
+    if a parameter was unused in the first step."""
 
     def validate(self) -> None:
         if self.bucket_cap_mb is not None and self.bucket_cap_mb < 1:
