@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests import ranks, tiny
@@ -207,6 +208,23 @@ def test_too_many_in_a_row_stop_the_run(tmp_path: Path) -> None:
     assert list_whole(tmp_path)[-1] == directory(tmp_path, 2)  # none of a step that moved nothing
     assert [line["then"] for line in lines(tmp_path)] == ["skipped", "stopped"]
     assert [line["skipped"] for line in metrics(tmp_path)] == [False, False, True]
+
+
+@pytest.mark.parametrize("strategy", [FSDP(), pytest.param(DDP(), marks=pytest.mark.large)], ids=lambda part: part.name)
+def test_a_run_that_stops_keeps_its_good_steps(strategy: Strategy, tmp_path: Path) -> None:
+    """Step 5 is taken before it is known that 4 was one too many: it has moved nothing of what is saved as of step 2."""
+    config = tiny.config(strategy, tmp_path / "stopped", model=nan_in(3, 4), max_bad_steps=1, max_steps=6)
+    (told, _) = ranks.run(2, run, config)
+    assert f"the last good step is 2, and the last good checkpoint is {directory(tmp_path / 'stopped', 2)}. " in told
+    straight = changed(dataclasses.replace(config, run_dir=str(tmp_path / "straight")), stop_at=2)
+    assert ranks.run(2, run, straight) == ["done", "done"]
+    files = [sorted(directory(tmp_path / name, 2).glob("*.safetensors")) for name in ("stopped", "straight")]
+    for one, other in zip(*files, strict=True):
+        stopped, expected = load_file(one), load_file(other)
+        assert stopped.keys() == expected.keys()
+        assert all(torch.equal(stopped[name], expected[name]) for name in stopped)
+    positions = [[read_manifest(directory(tmp_path / name, 2))[key] for key in ("step", "tokens", "skipped")] for name in ("stopped", "straight")]
+    assert positions[0] == positions[1]
 
 
 def test_a_stop_amid_bad_steps_is_as_of_the_last_good_one(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.commands import ROOT, TINY, run, run_without_torch
 from trainer.cli import normalise, report
 from trainer.errors import ConfigError
+from trainer.launchers.base import count_gpus
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,78 @@ def test_a_mistake_is_named_before_anything_starts(arguments, message, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+MORE_MISTAKES = [
+    (["train={max_stepz:3}"], "error: unknown key 'train.max_stepz'; did you mean 'train.max_steps'?\n"),
+    (["model={facter:3}"], "error: unknown key 'model.facter'; did you mean 'model.rope_scaling.factor'?\n"),
+    (["++train.foo=1"], "error: unknown key 'train.foo' (known: train.activation_checkpointing, train.compile, "),
+    (["+train={foo:1}"], "error: unknown key 'train.foo' (known: train.activation_checkpointing, train.compile, "),
+    (["strategy={a:3}"], "error: strategy={a:3}: no strategy is chosen, so there is none to have it; add strategy=NAME\n"),
+    (["strategy=fsdp,ddp"], "error: strategy=fsdp,ddp: several choices, each for a run of its own, need -m; "),
+    (["data=text", "data.paths=a.txt"], "error: data.paths=a.txt: must be a list, which is written data.paths=[a.txt]\n"),
+    (["profile.steps=10"], "error: profile.steps=10: must be a list, which is written profile.steps=[10]\n"),
+    (["optim.betas=[a,b]"], "error: optim.betas[0]=a: must be a number\n"),
+    (["--config-dir", "nope"], "error: --config-dir nope: there is no such directory\n"),
+    (["--config-dir=nope"], "error: --config-dir nope: there is no such directory\n"),
+    (["--config-name", "nope"], "error: --config-name nope: there is no nope.yaml here; --config-dir DIR adds a directory of your own\n"),
+    (["optim.betas=[1.5,0.9]"], "error: optim.betas=[1.5, 0.9]: must be two numbers, each at least 0 and below 1, e.g. [0.9,0.95]\n"),
+    (["optim.betas=[0.9]"], "error: optim.betas=[0.9]: must be two numbers, "),
+    (["optim.betas=[nan,0.9]"], "error: optim.betas=[nan, 0.9]: must be two numbers, "),
+    (["optim.eps=-1"], "error: optim.eps=-1.0: must be at least 0\n"),
+    (["optim.lr=inf"], "error: optim.lr=inf: must be a finite number\n"),
+    (["launcher.master_port=99999"], "error: launcher.master_port=99999: must be from 1 to 65535, or null for a free one (one machine only)\n"),
+    (["launcher.master_port=0"], "error: launcher.master_port=0: must be from 1 to 65535, "),
+    (["strategy=ddp", "strategy.bucket_cap_mb=-1"], "error: strategy.bucket_cap_mb=-1: must be at least 1, or null for PyTorch's default\n"),
+    (["strategy=accelerate", "strategy.bucket_cap_mb=0"], "error: strategy.bucket_cap_mb=0: must be at least 1, or null for PyTorch's default\n"),
+    (["model.rope_theta=0"], "error: model.rope_theta=0.0: must be a finite number more than 0\n"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MORE_MISTAKES, ids=[" ".join(arguments) for arguments, _ in MORE_MISTAKES])
+def test_a_mistake_is_named_with_its_key_and_what_would_be_right(arguments, message, capsys):
+    ran: list = []
+    assert main_quietly(ran.append, arguments) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert ran == []
+
+
+OWN_YAML = [
+    ("strategy/mine", "_target_: trainer.strategies.fsdp.FSDP\nno_snyc: true\n", "{path}: unknown key 'no_snyc'; did you mean 'no_sync'?"),
+    (
+        "model/mine",
+        "_target_: trainer.models.gpt.GPT\nrope_scaling: {facter: 2}\n",
+        "{path}: unknown key 'rope_scaling.facter'; did you mean 'rope_scaling.factor'?",
+    ),
+    ("model/mine", "_target_: trainer.models.gpt.GPT\nlayers: many\n", "{path}: layers=many: must be an integer"),
+    ("model/mine", "layers: 3\n", "model/mine.yaml: unknown key 'model.layers': a YAML without `_target_: PACKAGE.MODULE.CLASS` has no keys of its own"),
+    ("model/mine", "layers: [3\n", "{path}:2: is not YAML (expected ',' or ']', but got '<stream end>')"),
+    (
+        "experiment/mine",
+        "# @package _global_\ntrain: {max_stepz: 3}\n",
+        "experiment/mine.yaml: unknown key 'train.max_stepz'; did you mean 'train.max_steps'?",
+    ),
+    ("experiment/mine", "# @package _global_\ntrain: {max_steps: many}\n", "experiment/mine.yaml: train.max_steps=many: must be an integer"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), OWN_YAML, ids=[message for _, _, message in OWN_YAML])
+def test_a_mistake_in_a_yaml_of_ones_own_is_named_with_its_file(name, text, message, tmp_path, capsys):
+    path = tmp_path / f"{name}.yaml"
+    path.parent.mkdir()
+    path.write_text(text)
+    group, _, choice = name.partition("/")
+    assert main_quietly(lambda config: None, ["--config-dir", str(tmp_path), f"+{group}={choice}"]) == 2
+    assert capsys.readouterr().err == f"error: {message.format(path=path)}\n"
+
+
+def test_an_unknown_key_is_explained_beside_a_choice_that_cannot_be_composed():
+    from omegaconf.errors import ConfigKeyError
+
+    from trainer.errors_config import explain
+
+    error = ConfigKeyError("Key 'max_stepz' not in 'TrainConfig'\n    full_key: train.max_stepz")
+    assert str(explain(error, ["+strategy=nowhere"])) == "unknown key 'train.max_stepz'; did you mean 'train.max_steps'?"
+
+
 def test_a_traceback_on_request(tmp_path):
     done = run_without_torch("strategy=fsdb", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert done.returncode != 0
@@ -174,16 +247,17 @@ def test_paths_are_relative_to_where_the_command_runs(tmp_path):
     assert Path(tmp_path, "here", "config.yaml").is_file()
 
 
-def test_a_stop_ends_the_sweep(tmp_path):
-    from trainer.errors import EXIT_RESUMABLE, Stopped
+@pytest.mark.parametrize(("kind", "status"), [("Stopped", 75), ("Interrupted", 1)])
+def test_a_stop_ends_the_sweep(kind, status, tmp_path):
+    from trainer import errors
 
     ran = []
 
     def task(config):
         ran.append(config.train.seed)
-        raise Stopped("at step 1")
+        raise getattr(errors, kind)("at step 1")
 
-    assert main_quietly(task, ["-m", "train.seed=1,2", "hydra.sweep.dir=" + str(tmp_path)]) == EXIT_RESUMABLE
+    assert main_quietly(task, ["-m", "train.seed=1,2", "hydra.sweep.dir=" + str(tmp_path)]) == status
     assert ran == [1]
 
 
@@ -192,12 +266,22 @@ DATA_MISTAKES = [
     (["data=text", "data.paths=[broken.jsonl]"], "error: broken.jsonl:2: "),
     (["data=text", "data.paths=[empty.jsonl]"], "error: data.paths: empty.jsonl: is empty\n"),
     (["data=text", "data.paths=[broken.parquet]"], "error: broken.parquet: "),
+    (["model=mlp", "data=tabular", "data.target=y"], "error: data.path: is needed, and not given\n"),
     (["model=mlp", "data=tabular", "data.path=nothing.csv", "data.target=y"], "error: nothing.csv: cannot be read: No such file or directory\n"),
+    (["data=synthetic", "model=cnn"], "error: model=cnn needs images, but the data has "),
+    (["data=synthetic", "model=mlp"], "error: model=mlp needs a table or images, but the data has "),
+    (["data=synthetic", "model.vocab_size=10"], "error: model.vocab_size=10: the data has token ids up to "),
+    (["data=synthetic", "checkpoint.resume=nowhere"], "error: checkpoint.resume=nowhere: is neither a whole checkpoint (a directory with manifest.json) nor "),
+    pytest.param(
+        ["data=synthetic", "train.device=cuda"],
+        "error: train.device=cuda: PyTorch finds no GPU here; use train.device=auto or cpu, or install a driver and a CUDA build of PyTorch\n",
+        marks=pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU"),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), DATA_MISTAKES, ids=[arguments[-1] for arguments, _ in DATA_MISTAKES])
-def test_a_mistake_in_the_data_is_named_before_any_process_starts(arguments, message, tmp_path):
+@pytest.mark.parametrize(("arguments", "message"), DATA_MISTAKES)
+def test_what_does_not_fit_data_or_machine_is_named_before_any_process_starts(arguments, message, tmp_path):
     (tmp_path / "broken.jsonl").write_text('{"text": "one"}\n{"text": \n')
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -128,13 +129,44 @@ def test_all_go_on_or_none_does() -> None:
     assert len(set(ranks.run(3, rush, group=False, env=env))) == 1
 
 
-def test_it_is_said_how_many_came() -> None:
+def test_it_is_said_who_did_not_come() -> None:
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     told = ranks.run(3, meets, None, 2, 1.0, group=False, env=env)
-    assert "RunError: could not reach the other processes: of 3, 2 came within 1 s" in told
+    assert "RunError: could not reach the other processes: of 3 ranks, these did not come within 1 s: 2" in told
 
 
 def test_nothing_listens() -> None:
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     (_, told) = ranks.run(2, meets, None, 0, 1.0, group=False, env=env)
     assert re.fullmatch(rf"RunError: could not reach the other processes at 127.0.0.1:{env['MASTER_PORT']} \(.*Connection refused, for 1 s\)", told)
+
+
+def starts_again(hold: float, stop_after: float | None) -> str:
+    """How a second start's wait ends for this rank, where rank 0 of the first, whose store still listens, ends after `hold` seconds."""
+    place, asked = Place.from_env(), []
+    first = os.fork()
+    if first == 0:
+        distributed.init(place, torch.device("cpu"), timeout=timedelta(seconds=30))
+        time.sleep(hold if place.rank == 0 else 0.2)
+        os._exit(0)
+    os.waitpid(first, 0)
+    if stop_after is not None:
+        threading.Timer(stop_after, asked.append, [15]).start()
+    try:
+        distributed.init(place, torch.device("cpu"), asked, timeout=timedelta(seconds=30))
+    except Stopped as error:
+        return f"Stopped: {error}"
+    value = torch.tensor(1)
+    dist.all_reduce(value)
+    return f"met {int(value)}"
+
+
+def test_the_store_of_an_earlier_start_is_not_taken_for_this_one_s() -> None:
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    assert ranks.run(2, starts_again, 2.0, None, group=False, env=env, timeout=20) == ["met 2"] * 2
+
+
+def test_who_waits_for_an_earlier_start_to_end_is_asked_to_stop() -> None:
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    told = ranks.run(2, starts_again, 2.0, 0.8, group=False, env=env, timeout=20)
+    assert told == ["Stopped: before training began"] * 2

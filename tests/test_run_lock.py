@@ -23,7 +23,7 @@ from tests.launchers.running import wait_until
 from trainer.config import Config
 from trainer.errors import ConfigError
 from trainer.launchers.local import Local
-from trainer.run_lock import LOCK, STALE_SECONDS, Holder, RunLock, refuse_if_held
+from trainer.run_lock import LOCK, STALE_SECONDS, Holder, RunLock, machine, refuse_if_held
 
 
 def start_holder(run_dir: Path, launch: str = "") -> subprocess.Popen[str]:
@@ -64,6 +64,29 @@ def test_the_second_is_refused_with_who_holds_it_and_a_dead_process_holds_nothin
         assert f"process {os.getpid()} of " in refused(tmp_path)  # also within one process
     assert list(tmp_path.iterdir()) == []
     assert Path(tmp_path).exists()
+
+
+CONTAINER = f"{machine().rpartition(' ')[0]} pid:[1]"  # of this machine, with process ids of its own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a machine has no containers")
+def test_a_dead_process_of_another_container_holds_nothing(tmp_path: Path) -> None:
+    process = start_holder(tmp_path)
+    holder = Holder.read(tmp_path / LOCK)
+    assert holder is not None
+    left_elsewhere(tmp_path, machine=CONTAINER, device=holder.device)
+    assert "process 1 of alice" in refused(tmp_path)  # which lives
+    process.kill()
+    process.communicate()
+    with RunLock(tmp_path):
+        pass
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("changes", [{"machine": CONTAINER, "device": -1}, {"machine": CONTAINER}, {"machine": "another boot pid:[1]", "device": 0}])
+def test_the_time_decides_where_another_mount_or_machine_may_have_a_flock_of_its_own(changes: dict[str, Any], tmp_path: Path) -> None:
+    left_elsewhere(tmp_path, **{key: tmp_path.stat().st_dev if value == 0 else value for key, value in changes.items()})
+    assert "process 1 of alice" in refused(tmp_path)
 
 
 def test_a_directory_of_which_nothing_came_is_not_left(tmp_path: Path) -> None:

@@ -51,3 +51,10 @@ def test_the_nearest_key_is_found_by_its_whole_name_or_its_last_part():
     assert nearest("train.max_step", known) == "; did you mean 'train.max_steps'?"
     assert nearest("max_steps", known) == "; did you mean 'train.max_steps'?"
     assert "known: " in nearest("zzz", known)
+
+
+def test_the_nearest_key_is_not_the_section_that_the_key_is_in():
+    known = ["train", "train.max_steps", "optim", "optim.lr"]
+    assert nearest("train.foo", known) == " (known: train.max_steps, ...)"
+    assert nearest("train.lr", known) == "; did you mean 'optim.lr'?"
+    assert nearest("train", known) == " (known: optim, optim.lr, train.max_steps, ...)"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
+from trainer.__main__ import train
 from trainer.checkpoint.directory import directory, finished, list_whole, read_manifest
 from trainer.checkpoint.tensors import StoredTensors
 from trainer.config import Config
@@ -160,12 +161,12 @@ def test_a_loss_that_is_not_finite_stops_every_rank_and_keeps_the_last_good_stat
         told
         == [
             f"RunError: step 4: the loss is not finite on rank 1. No rank has moved the model in this step; the last good step is 3, "
-            f"and the last good checkpoint is {directory(tmp_path, 2)}. Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step: "
+            f"and the last good checkpoint is {directory(tmp_path, 3)}. Try a lower optim.lr, optim.warmup_steps, or look at the samples of this step: "
             f"{', '.join(map(str, samples[:6]))}, ... (8 in {tmp_path / 'bad_steps.jsonl'})"
         ]
         * 2
     )
-    assert list_whole(tmp_path) == [directory(tmp_path, 2)]
+    assert list_whole(tmp_path) == [directory(tmp_path, 2), directory(tmp_path, 3)]
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3]
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
 
@@ -174,7 +175,8 @@ def test_a_gradient_that_is_not_finite_stops_every_rank(tmp_path: Path) -> None:
     told = ranks.run(2, run, tiny.config(FSDP(), tmp_path, model=Tiny(nan_at="0:5:gradient")))
     assert told[0] == told[1]
     assert told[0].startswith("RunError: step 2: the gradient norm is nan (the loss is 2.")
-    assert "finite on all ranks). No rank has moved the model in this step; the last good step is 1, and there is no checkpoint yet. Try" in told[0]
+    assert "finite on all ranks). No rank has moved the model in this step; the last good step is 1, and " in told[0]
+    assert f"the last good checkpoint is {directory(tmp_path, 1)}. Try" in told[0]
 
 
 def after_bad_step(config: Config) -> bool:
@@ -200,7 +202,7 @@ def test_a_bad_step_and_those_after_it_move_nothing(strategy: Strategy, optim: d
     assert ranks.run(2, after_bad_step, config) == [True, True]
 
 
-def test_a_finished_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+def test_a_finished_run_says_so_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny.config(Single(), tmp_path)
     assert finished(config) is None
     stop = dataclasses.replace(config, train=dataclasses.replace(config.train, stop_at=2))
@@ -215,6 +217,11 @@ def test_a_finished_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
         f"this run is finished (step 5 of 5) in {tmp_path}\n  its report: {tmp_path}/report.html\n"
         f"  to train further: run_dir={tmp_path} train.max_steps=10\n  to start again: checkpoint.resume=never, or another run_dir="
     )
+    capsys.readouterr()
+    for local_rank, said in [("1", ""), ("0", f"{finished(config)}\n")]:  # torchrun's: once on each node
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        train(config)
+        assert capsys.readouterr().out == said
     assert finished(dataclasses.replace(config, checkpoint=CheckpointConfig(resume="never"))) is None
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, max_steps=7))
     assert finished(longer) is None
@@ -295,6 +302,9 @@ class StoppedInEvaluation(Tiny):
     """Rank 1 alone is asked to stop in the second batch of the evaluation after the first `after` ones."""
 
     after: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        return Tiny().identity()
 
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         global evaluated

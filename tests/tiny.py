@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.checkpoint.directory import MODEL_IDENTITY
 from trainer.config import Config, to_plain
 from trainer.data.base import IGNORE
 from trainer.data.synthetic import Synthetic
@@ -65,15 +66,17 @@ class Net(nn.Module):
     def uses(self, part: str) -> bool:
         """Whether `part` ("extra", "gate", "block1") is used in this forward, from what `use` says of it."""
         when = self.knobs.use.get(part, "always")
-        word, _, number = when.partition(":")
+        word, _, which = when.partition(":")
+        number = int(which) if which.isdigit() else 0
         return {
             "always": True,
             "never": False,
-            "rank": dist.get_rank() == int(number or 0),
-            "from": self.forwards >= int(number or 0),
-            "until": self.forwards < int(number or 0),
-            "late": self.forwards < int(number or 0) or dist.get_rank() == 0,
+            "rank": dist.get_rank() == number,
+            "from": self.forwards >= number,
+            "until": self.forwards < number,
+            "late": self.forwards < number or dist.get_rank() == 0,
             "odd": self.forwards % 2 == 1,
+            "among": str(self.forwards) in which.split(","),
         }[word]
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> Tensor:
@@ -266,4 +269,4 @@ def fp64(config: Config) -> Config:
 
 def facts(config: Config) -> dict[str, Any]:
     """What of a manifest a later run is checked against."""
-    return {"config": to_plain(config), "data_fingerprint": config.data.open("train").fingerprint}
+    return {"config": to_plain(config), MODEL_IDENTITY: config.model.identity(), "data_fingerprint": config.data.open("train").fingerprint}

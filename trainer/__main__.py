@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 from trainer.cli import main
 
 
 def train(config) -> None:
     """Launch the workers that `config` asks for, unless the run is over."""
-    from trainer.checkpoint.directory import finished
+    from trainer.checkpoint.directory import find, finished
 
     if told := finished(config):
-        print(told)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every process finds it so
+            print(told)
     else:
+        find(Path(config.run_dir), config.checkpoint.resume)  # what is wrong with it is said before any process starts
         config.launcher.launch(config)
     if config.compress:
         from trainer.posttrain.run import posttrain

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
+from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, Interrupted, RunError, Stopped
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 PATIENCE_SECONDS = 10.0
@@ -130,8 +130,8 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str, base: 
     raised: list[Exception] = []
 
     def run_task(node: DictConfig) -> None:
-        if raised and isinstance(raised[-1], Stopped):
-            return  # asked to stop: the rest of a sweep is not started
+        if raised and isinstance(raised[-1], (Stopped, Interrupted)):
+            return  # asked to stop, or interrupted twice: the rest of a sweep is not started
         try:
             try:
                 config = to_config(node)
@@ -179,13 +179,24 @@ def _quiet() -> list[str]:
 
 def _with_parts(source: type) -> type:
     """A config source whose YAMLs are checked against the part that their `_target_` names."""
-    from trainer.config import with_schemas
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from trainer.config import declared_keys, with_schemas
+    from trainer.errors_config import explain_file
 
     class PartSource(source):  # type: ignore[misc, valid-type]
         def load_config(self, config_path: str) -> Any:
-            result = super().load_config(config_path)
+            path = os.path.join(self.path, self._normalize_file_name(config_path))
+            try:
+                result = super().load_config(config_path)
+            except YAMLError as error:
+                raise explain_file(error, path, []) from error
             defaults = result.config.pop("defaults", None) if isinstance(result.config, DictConfig) else None
-            result.config = with_schemas(result.config)
+            try:
+                result.config = with_schemas(result.config)
+            except OmegaConfBaseException as error:
+                raise explain_file(error, path, declared_keys(result.config)) from error
             if defaults is not None:
                 from omegaconf import flag_override
 

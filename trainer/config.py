@@ -86,6 +86,13 @@ def with_schema(node: DictConfig) -> DictConfig:
     return OmegaConf.merge(OmegaConf.structured(cls), values)  # type: ignore[return-value]
 
 
+def declared_keys(node: DictConfig) -> list[str]:
+    """Keys of the dataclass that the `_target_` of `node` names."""
+    from trainer.validate import known_keys
+
+    return list(known_keys(OmegaConf.structured(part_class(str(node[TARGET])))))
+
+
 def to_plain(config: Any) -> dict[str, Any]:
     """`config` (a dataclass tree) as plain values; every part is recorded with its `_target_`."""
     plain: dict[str, Any] = {}

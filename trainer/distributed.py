@@ -16,6 +16,7 @@ import torch.distributed as dist
 from trainer import launch_id
 from trainer.errors import ConfigError, RunError
 from trainer.rendezvous import meet, reach, stopped
+from trainer.whereabouts import Phase, Whereabouts
 
 T = TypeVar("T")
 _groups_made = itertools.count()
@@ -64,8 +65,8 @@ def make_deterministic(wanted: bool) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it would write every new tensor twice
 
 
-def init(place: Place, device: torch.device, asked: Sequence[int] = (), timeout: timedelta = timedelta(minutes=30)) -> None:
-    """Make the default process group, unless there is one already (Ray makes its own).
+def init(place: Place, device: torch.device, asked: Sequence[int] = (), timeout: timedelta = timedelta(minutes=30), where: Whereabouts | None = None) -> None:
+    """Make the default process group, unless there is one already (Ray makes its own). `where` is told while the ranks wait for one another.
 
     Raises:
         RunError: the port is in use, or not all processes came.
@@ -80,22 +81,24 @@ def init(place: Place, device: torch.device, asked: Sequence[int] = (), timeout:
     host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "0"))
     if host in ("127.0.0.1", "localhost"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if os.uname().sysname == "Darwin" else "lo")
-    seconds = timeout.total_seconds()
-    try:
-        if LISTEN_FD in os.environ or "TORCHELASTIC_RUN_ID" not in os.environ:
-            fd = os.environ.pop(LISTEN_FD, None)
+    fd, group = os.environ.pop(LISTEN_FD, None), next(_groups_made)
+
+    def connect(seconds: float) -> dist.Store:
+        if fd is not None or "TORCHELASTIC_RUN_ID" not in os.environ:
             if place.rank != 0:
                 reach(host, port, seconds, asked)
-            store: dist.Store = dist.TCPStore(
+            return dist.TCPStore(
                 host, port, place.world_size, is_master=place.rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=int(fd) if fd else None
             )
-        else:
-            # torchrun's store may outlive a process group: each restart, and each run of a sweep, needs keys of its own.
-            # (On several machines the counts of restarts differ; there launch/torchrun.sh has torchrun make a new store.)
-            restart = os.environ["TORCHELASTIC_RESTART_COUNT"] if os.environ.get("GROUP_WORLD_SIZE") == "1" else ""
-            shared, _, _ = next(dist.rendezvous("env://", place.rank, place.world_size, timeout=timeout))
-            store = dist.PrefixStore(f"restart-{restart}/group-{next(_groups_made)}", shared)
-        meet(store, place.rank, place.world_size, seconds, asked)
+        # torchrun's store may outlive a process group: each restart, and each run of a sweep, needs keys of its own.
+        # (On several machines the counts of restarts differ; there launch/torchrun.sh has torchrun make a new store.)
+        restart = os.environ["TORCHELASTIC_RESTART_COUNT"] if os.environ.get("GROUP_WORLD_SIZE") == "1" else ""
+        shared, _, _ = next(dist.rendezvous("env://", place.rank, place.world_size, timeout=timeout))
+        return dist.PrefixStore(f"restart-{restart}/group-{group}", shared)
+
+    try:
+        with (where or Whereabouts()).during(Phase.MEETING):
+            store = meet(connect, place.rank, place.world_size, timeout.total_seconds(), asked)
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timeout)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if asked:  # the store went with a rank that stopped first

@@ -20,6 +20,10 @@ class RunError(RuntimeError):
     """The run failed for a reason that the message explains in full (exit status 1)."""
 
 
+class Interrupted(RunError):
+    """A person ended the run at once, and with it a sweep (exit status 1)."""
+
+
 class Stopped(RuntimeError):
     """The run was asked to stop and can be resumed from its directory (exit status 75)."""
 

@@ -96,7 +96,7 @@ def run_info(
 
 
 def record(result: StepResult, config: Config, progress: Progress, info: RunInfo, watchers: Watchers, settle: Callable[[], None]) -> StepValues:
-    """Read a step's results and pass them on; `settle` is called before the last checkpoint is looked for.
+    """Read a step's results and pass them on; `settle` is called after too many bad steps, before the last checkpoint is looked for.
 
     Raises:
         RunError: more steps in a row than `train.max_bad_steps` had a loss or gradient norm that was not finite.

@@ -12,6 +12,7 @@ from trainer.errors import RunError, Stopped
 
 ARRIVED, TOLD, VERDICT = "arrived", "told", "verdict"
 GO, STOP = "go", "stop"
+NAMED = 8
 FAREWELL_SECONDS = 2.0  # for the others to read the verdict
 
 
@@ -39,19 +40,47 @@ def reach(host: str, port: int, seconds: float, asked: Sequence[int]) -> None:
         raise RunError(f"could not reach the other processes at {host}:{port} ({told}, for {seconds:g} s)")
 
 
-def meet(store: dist.Store, rank: int, world_size: int, seconds: float, asked: Sequence[int]) -> None:
-    """Return once all `world_size` ranks have called this with `store`, on each of them, or on none. The store may end with rank 0.
+def meet(connect: Callable[[float], dist.Store], rank: int, world_size: int, seconds: float, asked: Sequence[int]) -> dist.Store:
+    """Return the store on which all `world_size` ranks have called this, on each of them, or on none. The store may end with rank 0.
+
+    `connect(seconds)` gives the store. That may still be one of an earlier start, whose rank 0 has not ended yet: then it is asked again.
 
     Raises:
         RunError: some had not come after `seconds`.
         Stopped: some rank's `asked` became non-empty first; every rank then raises it.
     """
-    here = dist.PrefixStore("meeting", store)
-    if here.add(ARRIVED, 1) == world_size:
+    deadline, earlier = time.monotonic() + seconds, False
+    while True:
+        left = max(0.0, deadline - time.monotonic()) if earlier else seconds
+        try:
+            store = connect(left)
+            here = dist.PrefixStore("meeting", store)
+            again = here.add(f"rank-{rank}", 1) > 1
+            earlier = again and here.check([VERDICT])  # all had met before this process came: another one was there in its place
+        except (dist.DistNetworkError, dist.DistStoreError):
+            if not earlier:
+                raise  # else it has just ended
+        else:
+            if not earlier:
+                _meet(here, rank, world_size, left, asked, 0 if again else 1)
+                return store
+            del here, store  # the connection is closed
+        if not left:
+            raise RunError(f"could not reach the other processes: those of an earlier start have not ended for {seconds:g} s")
+        _wait(lambda: False, min(left, 0.5 + world_size / 1000), asked)
+        if asked:
+            raise stopped()
+
+
+def _meet(here: dist.Store, rank: int, world_size: int, seconds: float, asked: Sequence[int], more: int) -> None:
+    """`meet` on the store of this start, to which `more` ranks (1, or 0 where it is in another's place) have come."""
+    if here.add(ARRIVED, more) == world_size:
         here.compare_set(VERDICT, "", GO)
     elif not _wait(lambda: here.check([VERDICT]), seconds, asked, world_size):
         if not asked:
-            raise RunError(f"could not reach the other processes: of {world_size}, {here.add(ARRIVED, 0)} came within {seconds:g} s")
+            missing = [str(other) for other in range(world_size) if not here.check([f"rank-{other}"])]
+            named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
+            raise RunError(f"could not reach the other processes: of {world_size} ranks, these did not come within {seconds:g} s: {named}")
         here.compare_set(VERDICT, "", STOP)  # the first verdict counts, for all
     if here.get(VERDICT) == STOP.encode():
         here.add(TOLD, 1)

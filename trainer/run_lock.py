@@ -1,8 +1,8 @@
 """One run at a time in a run directory: `run_dir`/run.lock, held by the process that starts the run. Nothing here imports torch.
 
 What it guarantees:
-- On one machine, and wherever the file system carries `flock` from machine to machine (NFS does): never two runs, and
-  a dead process holds nothing, because the kernel lets go.
+- On one machine, also from container to container, and wherever the file system carries `flock` from machine to machine (NFS
+  does): never two runs. On one machine a dead process holds nothing, because the kernel lets go.
 - Elsewhere the file's time decides, which the holder renews every `BEAT_SECONDS`: a run on another machine is respected
   until `STALE_SECONDS` after its last sign of life, so one whose machine died blocks for no longer. Of two that start at
   the same moment, or of one that was suspended for longer and its successor, the earlier ends by itself at its next beat.
@@ -52,11 +52,21 @@ class Holder:
     command: str
     launch: str
     """Common to all processes that were started for one run on several machines; "" where one process starts all."""
+    device: int | None = None
+    """Of the mounted file system of `run_dir`, as its kernel numbers it; None: not known."""
 
     @staticmethod
-    def here(launch: str) -> Holder:
+    def here(launch: str, device: int) -> Holder:
         """This process."""
-        return Holder(platform.node(), machine(), os.getpid(), _user(), f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", shlex.join(sys.orig_argv), launch)
+        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return Holder(platform.node(), machine(), os.getpid(), _user(), since, shlex.join(sys.orig_argv), launch, device)
+
+    def meets(self, path: Path) -> bool:
+        """Whether its `flock` and one of this process, of the file `path`, exclude each other for certain.
+
+        One kernel sees to that, in all its containers, but not between two mounts of one remote file system.
+        """
+        return _boot(self.machine) == _boot(machine()) and self.device == path.parent.stat().st_dev
 
     @staticmethod
     def read(path: Path) -> Holder | None:
@@ -80,12 +90,12 @@ class RunLock:
             ConfigError: another run holds it (who is said), or `run_dir` cannot be written.
         """
         self._path = run_dir / LOCK
-        self._own = Holder.here(launch)
         self._over = threading.Event()
         self._made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             self._fd = _take(self._path, launch if again else "")
+            self._own = Holder.here(launch, run_dir.stat().st_dev)
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, json.dumps(asdict(self._own)).encode(), 0)
             os.fsync(self._fd)  # now, so that other machines see it
@@ -162,9 +172,9 @@ def _of(holder: Holder, launch: str) -> bool:
 
 def _alive(holder: Holder, path: Path, flocked: bool) -> bool:
     """Whether the run that a lock names may still be at work; `flocked`: this process got the `flock` of the file."""
+    if flocked and holder.meets(path):
+        return False
     if holder.machine == machine():
-        if flocked:
-            return False
         try:
             os.kill(holder.pid, 0)
         except ProcessLookupError:
@@ -194,6 +204,11 @@ def machine() -> str:
     if not boot.exists():
         return platform.node()
     return f"{boot.read_text(encoding='ascii').strip()} {os.readlink(namespace)}"
+
+
+def _boot(machine: str) -> str:
+    """What all containers of a machine have in common; of a system without them the machine."""
+    return machine.rpartition(" ")[0] or machine
 
 
 def _user() -> str:

@@ -71,8 +71,8 @@ class TrainConfig:
     """A step whose loss or gradient norm is not finite moves nothing on any rank. Up to this many of them in a row are
     skipped, each logged with its samples; one more, and `on_bad_steps` says what happens."""
     on_bad_steps: OnBadSteps = OnBadSteps.stop
-    """After more than `max_bad_steps` in a row. stop: the run fails, and its last good checkpoint is kept. rollback: it goes back to
-    that checkpoint (or to the start where there is none) and goes on without the samples of those steps."""
+    """After more than `max_bad_steps` in a row. stop: the run saves its last good step and fails. rollback: it goes back to its
+    last good checkpoint (or to the start where there is none) and goes on without the samples of those steps."""
     deterministic: bool = True
     """On CUDA, only deterministic kernels. (The CPU's are.)"""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, missing_extra
 from trainer.units import interval
 
 
@@ -48,13 +50,17 @@ def _undeclared(node: DictConfig, prefix: str) -> Iterator[str]:
             yield from _undeclared(child, f"{prefix}{key}.")
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """'; did you mean X?' for the nearest of `known`, comparing whole names, then last parts."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not close:
-        last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-        close = [last[match] for match in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.6)]
-    return f"; did you mean {close[0]!r}?" if close else f" (known: {', '.join(sorted(known)[:12])}, ...)" if known else ""
+def nearest(word: str, known: Sequence[str]) -> str:
+    """'; did you mean X?' for the nearest of `known`, looked for in its section, or else by whole names, then by last parts; never a section that it is in."""
+    known = [name for name in known if name != word and not word.startswith(f"{name}.")]
+    section = word.rpartition(".")[0]
+    beside = {name.removeprefix(f"{section}."): name for name in known if section and name.startswith(f"{section}.")}
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    for names, sought in [(beside or {name: name for name in known}, word.removeprefix(f"{section}.") if beside else word), (last, word.rsplit(".", 1)[-1])]:
+        if close := difflib.get_close_matches(sought, list(names), n=1, cutoff=0.6):
+            return f"; did you mean {names[close[0]]!r}?"
+    listed = list(beside.values()) or known
+    return f" (known: {', '.join(sorted(listed)[:12])}, ...)" if listed else ""
 
 
 def check_values(config: Any) -> None:
@@ -72,6 +78,7 @@ def check_values(config: Any) -> None:
         ("train.max_bad_steps", train.max_bad_steps, 0),
         ("optim.lr", optim.lr, 0),
         ("optim.weight_decay", optim.weight_decay, 0),
+        ("optim.eps", optim.eps, 0),
         ("optim.momentum", optim.momentum, 0),
         ("optim.max_norm", optim.max_norm, 0),
         ("optim.warmup_steps", optim.warmup_steps, 0),
@@ -88,6 +95,8 @@ def check_values(config: Any) -> None:
     ]:
         if value is not None and not value >= least:
             raise ConfigError(f"{key}={value}: must be at least {least}")
+        if value == math.inf and key != "optim.max_norm":  # which then clips nothing
+            raise ConfigError(f"{key}={value}: must be a finite number")
     try:
         interval(config.checkpoint.every)
     except ValueError:
@@ -99,6 +108,8 @@ def check_values(config: Any) -> None:
     for key, value in [("optim.decay_fraction", optim.decay_fraction), ("optim.final_ratio", optim.final_ratio)]:
         if not 0 <= value <= 1:
             raise ConfigError(f"{key}={value}: must be between 0 and 1")
+    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+        raise ConfigError(f"optim.betas={list(optim.betas)}: must be two numbers, each at least 0 and below 1, e.g. [0.9,0.95]")
     if optim.momentum and optim.name.name != "sgd":
         raise ConfigError(f"optim.momentum={optim.momentum}: has no effect with optim.name={optim.name.name}; use optim.name=sgd, or optim.betas")
     from trainer.callbacks.profile import check_profile_steps
@@ -106,6 +117,8 @@ def check_values(config: Any) -> None:
     check_profile_steps(config.profile.steps, train.max_steps)
     for part in (config.model, config.data, config.launcher, *([config.strategy] if config.strategy else [])):
         part.validate()
+    if config.wandb.enabled and find_spec("wandb") is None:
+        raise missing_extra("wandb", "wandb", "wandb.enabled=true")
     world_size = config.launcher.world_size(config)
     check_world_size(config, world_size)
     if config.run.min_ranks is not None:

@@ -13,6 +13,8 @@ class Phase(StrEnum):
     """What a rank is doing."""
 
     START_UP = "start-up"
+    MEETING = "meeting"
+    """Waiting for the other ranks to come, on other machines perhaps much later: no stall."""
     DATA = "data"
     """Waiting for the loader."""
     FORWARD_BACKWARD = "forward/backward"

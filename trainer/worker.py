@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import faulthandler
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from trainer.bad_steps import RollBack, Start, keep_lines
 from trainer.callbacks.metrics import EVALS, last_recorded
 from trainer.callbacks.profile import Profile
 from trainer.callbacks.watchers import Watchers
-from trainer.checkpoint.directory import LAUNCHES, directory, last_step, remove_after
+from trainer.checkpoint.directory import LAUNCHES, MODEL_IDENTITY, directory, last_step, remove_after
 from trainer.checkpoint.resume import resume
 from trainer.checkpoint.saver import Saver
 from trainer.config import Config
@@ -37,6 +38,7 @@ from trainer.loader import Loader
 from trainer.loop import Mark, StepResult, evaluate, train_steps
 from trainer.materialise import blueprint
 from trainer.recording import Progress, record, run_info
+from trainer.sections import OnBadSteps
 from trainer.state import Position, RunInfo
 from trainer.strategies.engine import Engine
 from trainer.units import interval
@@ -66,7 +68,7 @@ def run(config: Config, place: Place, asked: list[int] | None = None, tell: Call
         device = distributed.pick_device(config.train.device.name, place.local_rank)
         distributed.make_deterministic(config.train.deterministic and device.type == "cuda")
         try:
-            distributed.init(place, device, stop_asked)
+            distributed.init(place, device, stop_asked, where=where)
         except Stopped as error:
             raise Stopped(f"{error}; {run_again(run_dir, config.checkpoint.resume)} to go on") from None
         stack.callback(distributed.close)
@@ -206,12 +208,25 @@ def consume(
     save_every, _ = interval(config.checkpoint.every)
     progress.mark = Mark(engine.device)
 
-    began_with = saver.saved
+    began_with, first_good = saver.saved, progress.good.step
 
     def settle() -> None:
         saver.wait()
+        if config.train.on_bad_steps is OnBadSteps.stop and progress.good.step > first_good:
+            keep_good()
         if saver.saved != began_with:
             progress.resume = "auto"
+
+    def keep_good() -> None:
+        # Bad steps, and after too many of them all that follow, move nothing: the model is still that of the last good step.
+        try:
+            with progress.where.during(Phase.SAVE):
+                saver.finish(progress.good)
+        except RunError as error:  # what ends the run is said too
+            if dist.get_rank() == 0:
+                print(f"warning: {error}", file=sys.stderr)
+        else:
+            watchers.on_checkpoint_end(progress.good.step)
 
     def take(result: StepResult) -> None:
         nonlocal stopping, save_asked
@@ -283,6 +298,7 @@ def manifest_facts(config: Config, samples: Samples, launches: Sequence[str] = (
         "versions": {"trainer": trainer.__version__, "torch": torch.__version__},
         "data_fingerprint": samples.fingerprint,
         "data_spec": dict(samples.spec),
+        MODEL_IDENTITY: config.model.identity(),
         LAUNCHES: list(launches),
         "config": configs.to_plain(config),
     }

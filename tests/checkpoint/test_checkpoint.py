@@ -13,7 +13,20 @@ import torch
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
-from trainer.checkpoint.directory import MANIFEST, Damaged, directory, find, list_whole, read_manifest, remove_after, remove_old, sealed
+from trainer.checkpoint.directory import (
+    MANIFEST,
+    MODEL_IDENTITY,
+    Damaged,
+    directory,
+    find,
+    list_unfinished,
+    list_whole,
+    read_manifest,
+    remove_after,
+    remove_old,
+    sealed,
+    step_of,
+)
 from trainer.checkpoint.load import load
 from trainer.checkpoint.ls import checkpoints
 from trainer.checkpoint.save import save
@@ -120,10 +133,30 @@ def test_a_newer_format_is_refused(saved: Path) -> None:
 
 def test_another_model_is_refused(saved: Path) -> None:
     told = refused(saved, model=Tiny(layers=4, dim=8))
-    assert told.startswith(f"{saved}: does not fit this model and optimizer: model.blocks.3.down.bias is missing there; ")
+    assert told.startswith(
+        f"{saved}: does not fit this model and optimizer: model.layers=3 there and model.layers=4 here; model.blocks.3.down.bias is missing there; "
+    )
     assert told.endswith(" more). checkpoint.strict=false takes what fits and lists the rest")
     assert "model.blocks.0.gate.weight is (8, 8) there and (16, 16) here" in refused(saved, model=Tiny(dim=16))
     assert "optim.exp_avg.blocks.0.down.bias is unknown here" in refused(saved, optim={"name": OptimizerName.sgd})
+
+
+def test_a_class_of_the_same_shapes_is_another_model(saved: Path) -> None:
+    told = refused(saved, model=Rounder())
+    name = "tests.checkpoint.test_checkpoint.Rounder"
+    assert told == (
+        f"{saved}: does not fit this model and optimizer: model is tests.tiny.Tiny there and {name} here. "
+        "checkpoint.strict=false takes what fits and lists the rest"
+    )
+    manifest = json.loads((saved / MANIFEST).read_text())
+    del manifest[MODEL_IDENTITY]  # written before there was one
+    (saved / MANIFEST).write_text(json.dumps(sealed(manifest)))
+    assert refused(saved, model=Rounder()).startswith("Position(step=3")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Rounder(Tiny):
+    """Another model, whose shapes are those of `Tiny`."""
 
 
 @pytest.mark.parametrize(("key", "value", "there"), [("seed", 5, 0), ("global_batch_size", 16, 8)])
@@ -153,6 +186,20 @@ def test_keeps_the_newest_and_removes_later_ones(tmp_path: Path) -> None:
     assert [path.name for path in list_whole(tmp_path)] == ["step-00000007", "step-99999999"]
 
 
+def test_what_is_not_whole_goes_once_a_newer_one_is(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoints"
+    for step in (2, 3, 4, 6):
+        directory(tmp_path, step).mkdir(parents=True)
+        (directory(tmp_path, step) / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"x")
+    (place / "damaged-step-00000001").mkdir()
+    (place / "step-00000001").symlink_to(place / "damaged-step-00000001")
+    remove_old(tmp_path, keep=2)
+    assert [step_of(path) for path in list_unfinished(tmp_path)] == [2, 3, 4, 6]
+    (directory(tmp_path, 4) / MANIFEST).write_text("{}")
+    remove_old(tmp_path, keep=2)
+    assert sorted(path.name for path in place.iterdir()) == ["damaged-step-00000001", "step-00000001", "step-00000004", "step-00000006"]
+
+
 def test_other_names_are_left_alone(tmp_path: Path) -> None:
     """A copy that somebody keeps beside them is no checkpoint of the run: it is not taken, counted or deleted."""
     copies = ["step-00000007-keep", "step-00000003.old", "step-7", "step-000000007", "step-", "damaged-step-00000009", "mine"]
@@ -166,7 +213,7 @@ def test_other_names_are_left_alone(tmp_path: Path) -> None:
     remove_old(tmp_path, keep=1)
     assert list_whole(tmp_path) == [directory(tmp_path, 7)]
     remove_after(tmp_path, 3)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted(["step-00000005", *copies])
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted(copies)
 
 
 def after_an_evaluation(config: Config) -> dict[str, tuple[torch.dtype, bool]]:

@@ -67,6 +67,12 @@ def test_verify_names_each_file_that_is_damaged_or_missing(saved: Path, capsys: 
         ]
     assert main(["ls", str(saved)]) == 0
     assert capsys.readouterr().out.endswith(f"not whole: {second.name} missing\n")
+    (saved / "other.safetensors").rename(second)
+    for size in (len(second.read_bytes()) - 1, 100, 4):
+        with second.open("r+b") as file:
+            file.truncate(size)
+        assert main(["ls", str(saved)]) == 0
+        assert capsys.readouterr().out.endswith(f"not whole: {second.name} is not of its full size\n")
     (saved / MANIFEST).write_text("{")
     assert main(["verify", str(saved)]) == 1
     assert capsys.readouterr().err.startswith(f"{saved}: manifest.json cannot be read (JSONDecodeError: ")

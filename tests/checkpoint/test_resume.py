@@ -90,6 +90,20 @@ def test_the_newest_whole_one_is_taken_and_the_damaged_one_kept_aside(how: str, 
     assert [line["step"] for line in metrics(run_dir)] == [1, 2, 3, 4, 5, 6]
 
 
+def test_one_without_a_manifest_is_named(config: Config) -> None:
+    run_dir = Path(str(config.run_dir))
+    (directory(run_dir, 4) / MANIFEST).unlink()
+    shutil.copytree(directory(run_dir, 4), directory(run_dir, 1))  # older than the one that is taken
+    (first, told), (second, other) = ranks.run(2, said, config)
+    assert (first, second, other) == ("done", "done", "")
+    assert told == (
+        f"warning: {directory(run_dir, 4)} has no {MANIFEST}: a save that did not end, or its manifest is missing; it is not taken, "
+        "and is removed when a checkpoint of that step or a later one is saved\n"
+    )
+    assert json.loads((run_dir / "run.json").read_text())["sessions"][-1]["first_step"] == 3
+    assert sorted((run_dir / "checkpoints").iterdir()) == list_whole(run_dir) == [directory(run_dir, 4), directory(run_dir, 6)]
+
+
 def test_all_are_damaged(config: Config) -> None:
     run_dir = Path(str(config.run_dir))
     for step in (2, 4):

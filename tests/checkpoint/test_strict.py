@@ -15,13 +15,18 @@ import torch
 from torch import Tensor
 
 from tests import ranks, tiny
+from tests.checkpoint.test_checkpoint import loaded
 from tests.checkpoint.trained import DATA, SMALL, checkpoint, config
 from trainer.checkpoint.directory import MANIFEST, sealed
 from trainer.checkpoint.load import load
 from trainer.checkpoint.tensors import StoredTensors
 from trainer.config import Config
 from trainer.errors import ConfigError
-from trainer.models.gpt import GPT
+from trainer.models.base import Model
+from trainer.models.cnn import CNN
+from trainer.models.gpt import GPT, RopeScaling
+from trainer.models.hf import HF
+from trainer.models.mlp import MLP
 from trainer.sections import OptimizerName
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
@@ -85,7 +90,11 @@ def test_what_fits_is_taken(name: str, saved: Path, tmp_path: Path) -> None:
             assert other or key not in before or key.startswith("optim.") or "norm" in key or not torch.equal(value, before[key])
     told = [text for _, text, _, _ in results]
     assert told[1:] == [""] * (world_size - 1)
-    head, *lines = told[0].splitlines()
+    head, *knobs_and_lines = told[0].splitlines()
+    knobs, lines = knobs_and_lines[:2], knobs_and_lines[2:]
+    assert knobs == [
+        f"  model.{key} there and model.{other} here" for key, other in (("layers=2", "layers=3"), ("tie_embeddings=False", "tie_embeddings=True"))
+    ]
     fitting = sum("embed_tokens" not in key and "layers.2" not in key for key in results[0][2])
     assert head == f"checkpoint.strict=false: of {saved} {fitting} tensors are taken, {len(lines)} do not fit"
     assert "  model.embed_tokens.weight is (50, 16) there and (60, 16) here" in lines
@@ -108,6 +117,45 @@ def test_other_data_is_taken_and_said(saved: Path, tmp_path: Path) -> None:
     assert seed == "  train.seed is 4 here and 0 there: the samples that follow are not those that would have followed"
     assert batch.startswith("  train.global_batch_size is 4 here and 8 there: ")
     assert data.startswith("  data is not what it was trained on (fingerprint ")
+
+
+def test_a_model_of_the_same_shapes_that_computes_otherwise_is_taken_and_said(saved: Path, tmp_path: Path) -> None:
+    other = GPT(**{**SMALL, "heads": 2, "kv_heads": 1}, rope_theta=100.0)
+    outcome, told = one(config(tmp_path, other), saved)
+    assert outcome == "Position(step=3, tokens=300, skipped=0, passed_over=())"
+    knobs = ["heads=4", "heads=2", "kv_heads=2", "kv_heads=1", "rope_theta=10000.0", "rope_theta=100.0"]
+    head, *lines = told.splitlines()
+    assert head.endswith("63 tensors are taken, 0 do not fit")
+    assert lines == [f"  model.{there} there and model.{here} here" for there, here in zip(knobs[::2], knobs[1::2], strict=True)]
+    (refused,) = ranks.run(1, loaded, config(tmp_path, other), saved)
+    assert refused == (
+        f"{saved}: does not fit this model and optimizer: {'; '.join(line.strip() for line in lines)}. "
+        "checkpoint.strict=false takes what fits and lists the rest"
+    )
+
+
+def test_the_same_model_with_other_knobs_is_taken(saved: Path, tmp_path: Path) -> None:
+    """Those that do not change what it computes from its values, and others in another form."""
+    knobs = {"prompt": "a", "sample_tokens": 3, "temperature": 0.1, "freeze": ["norm.*"], "dropout": 0.5, "max_seq_len": 64, "vocab_size": 50}
+    assert GPT(**SMALL).identity() == GPT(**SMALL, **knobs, rope_scaling=None).identity()
+    same = GPT(**SMALL, **{**knobs, "freeze": []}, rope_scaling=None)  # what is frozen has no state in the optimizer, which does not fit
+    assert ranks.run(1, loaded, config(tmp_path, same), saved) == ["Position(step=3, tokens=300, skipped=0, passed_over=())"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (GPT(), GPT(kv_heads=4, ffn_dim=704), True),
+        (GPT(), GPT(norm_eps=1e-6), False),
+        (GPT(), GPT(rope_scaling=RopeScaling(factor=8.0)), False),
+        (HF(path="a"), HF(path="b", fresh=True, dropout=0.1), True),
+        (MLP(), MLP(dropout=0.1), True),
+        (CNN(), CNN(dropout=0.1), True),
+        (MLP(), CNN(), False),
+    ],
+)
+def test_what_is_the_same_model(one: Model, other: Model, same: bool) -> None:
+    assert (one.identity() == other.identity()) is same
 
 
 def test_another_optimizer_starts_anew(saved: Path, tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ CSV_ERRORS = {
     "x,y\n1,a\ninf,b\n": "{path}: column 'x', row 2: is infinite",
     "x,y\n1,a\n2\n": "{path}: is broken: CSV parse error: Row #3: Expected 2 columns, got 1: 2",
     "": "{path}: is broken: Empty CSV file",
+    "x,y\n": "{path}: has no rows",
     "x,x\n1,2\n": "{path}: has two columns of one name: x, x",
     "x,z\n1,2\n": "data.target: {path} has no column 'y'; it has: x, z",
     "y\n1\n": "data.features: {path} has no column but the target 'y'",
@@ -164,6 +165,7 @@ def test_broken_and_absent_files(tmp_path):
 
 VALIDATION = [
     ({"path": "a.xls", "target": "y"}, "data.path=a.xls: must be a .csv or .parquet file"),
+    ({"path": "a.csv", "eval_path": "b.txt", "target": "y"}, "data.eval_path=b.txt: must be a .csv or .parquet file"),
     ({"path": "a.csv", "target": "y", "eval_fraction": 1.0}, "data.eval_fraction=1.0: must be above 0 and below 1, unless data.eval_path is given"),
     ({"path": "a.csv", "target": "y", "features": ["y"]}, "data.features=['y']: must not hold data.target=y"),
 ]

@@ -75,6 +75,8 @@ HERE = {"entered": {"0": 40}, "left": {"0": 40}}
         ),
         ([sight(0), sight(1)], "lost connection", [0, 1], "all ranks wait in the same collective, collective 41"),
         ([sight(0), sight(1, still=0.5)], "healthy", [], "rank 1 is in step 7"),
+        ([sight(0, phase="meeting"), sight(1, phase="meeting")], "healthy", [], "the run has not begun: 2 of 4 ranks are here and wait for the others"),
+        ([sight(0, phase="meeting"), sight(1, step=0, phase="start-up", entered={}, left={})], "hanging rank", [1], "rank 1 hangs in start-up"),
         ([sight(0, step_seconds=30.0), sight(1, step_seconds=30.0)], "healthy", [], "30 s a step"),
         ([sight(0, Life.ENDED, ended="stopped"), sight(1, Life.ENDED, ended="stopped")], "over", [], "the run is over: stopped at step 7"),
         ([sight(0, Life.DEAD), sight(1, Life.DEAD)], "dead rank", [0, 1], "the run was killed: no process of its 2 ranks is left"),

@@ -43,6 +43,13 @@ def test_records_that_cannot_be_read_are_left_out(tmp_path):
     assert stalled(tmp_path, 200) == []
 
 
+def test_waiting_for_others_to_come_is_no_stall_and_hides_none(tmp_path):
+    put(tmp_path, record(0, os.getpid(), phase="meeting"), record(1, os.getpid(), phase="meeting"))
+    assert stalled(tmp_path, 60) == []
+    write(tmp_path, record(1, os.getpid(), phase="start-up"))
+    assert [sight.rank for sight in stalled(tmp_path, 60)] == [0, 1]
+
+
 def test_a_rank_without_a_file_for_its_stacks_has_none(tmp_path):
     with subprocess.Popen(["sleep", "100"]) as rank:
         put(tmp_path, record(0, rank.pid))

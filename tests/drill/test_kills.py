@@ -95,9 +95,10 @@ def test_kills_at_random_moments_change_no_result(tmp_path, monkeypatch):
             for _ in range(min(IN_A_RUN, KILLS - counts.total())):
                 killed = kill(run, rng, seconds)
                 counts.update([killed] * bool(killed))
-                if run.over() and run.statuses[-1] == 0:
-                    break
                 if run.over():
+                    assert run.statuses[-1] in (0, -signal.SIGKILL), f"exit status {run.statuses[-1]}{run.last_words()}"
+                    if run.statuses[-1] == 0:
+                        break
                     run.start()
             if run.statuses[-1:] != [0]:
                 whole(run)

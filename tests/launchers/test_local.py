@@ -136,9 +136,9 @@ def _catches(process: psutil.Process, number: int) -> bool:
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
-def test_two_interrupts_end_it_at_once(tmp_path):
-    process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, "model.seconds=1000", cwd=tmp_path)
-    wait_until(lambda: (tmp_path / "x" / "config.yaml").exists(), process)
+def test_two_interrupts_end_it_at_once_and_its_sweep(tmp_path):
+    process = start("-m", "+strategy=ddp", TWO, "run_dir=x", *LONG, "model.seconds=1000,1001", cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "x" / "model.seconds=1000" / "config.yaml").exists(), process)
     children = descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     with pytest.raises(Exception, match="timed out"):
@@ -182,6 +182,21 @@ def test_a_machine_that_waits_for_another_is_asked_to_stop(node, tmp_path):
     process.terminate()
     status, _, err = finish(process, timeout=60)
     assert (status, err) == (75, "stopped, resumable: before training began; run the same command to go on\n")
+
+
+@pytest.mark.large
+def test_a_machine_that_waits_longer_than_a_stall_takes_goes_on_when_the_other_comes(tmp_path):
+    common = [*_of_two_machines(), "run_dir=run"]
+    first = start(*common, "launcher.node_rank=0", "run.stall_timeout=2", cwd=tmp_path)
+    record = tmp_path / "run" / "ranks" / "rank-0.json"
+    wait_until(lambda: record.exists() and _still(record) > 4, first)
+    results = [finish(node) for node in (start(*common, "launcher.node_rank=1", cwd=tmp_path), first)]
+    assert [status for status, _, _ in results] == [0, 0], results
+
+
+def _still(record: Path) -> float:
+    told = json.loads(record.read_text())
+    return told["written"] - told["changed"]
 
 
 def test_two_launchers_make_one_run(tmp_path):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from trainer.errors import ConfigError, MissingExtra, RunError, Stopped
+from trainer.errors import ConfigError, Interrupted, MissingExtra, RunError, Stopped
 from trainer.launchers.ranks import Failure, RankDied, how_it_ended, judge, prefixed, read_failures
 
 
@@ -33,7 +33,7 @@ UNREACHED = RunError("could not reach the other processes at 127.0.0.1:29500 (ti
         ({0: UNREACHED}, {}, RankDied, "rank 0 failed: could not reach the other processes at 127.0.0.1:29500 (timed out)"),
         ({0: LOST, 2: ValueError("a mistake")}, {}, RankDied, "rank 2 failed: ValueError: a mistake\n\nTraceback"),
         ({0: Stopped("at step 3"), 1: Stopped("at step 3")}, {}, Stopped, "at step 3"),
-        ({0: KeyboardInterrupt()}, {}, RunError, "interrupted twice, so ended at once; what the last checkpoint holds is kept"),
+        ({0: KeyboardInterrupt()}, {}, Interrupted, "interrupted twice, so ended at once; what the last checkpoint holds is kept"),
     ],
 )
 def test_the_culprit_is_named(errors, died, kind, message):

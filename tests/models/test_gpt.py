@@ -197,6 +197,17 @@ def test_data_that_is_not_text():
         ({"dropout": 1.0}, "model.dropout=1.0: must be at least 0 and below 1"),
         ({"sample_tokens": -1}, "model.sample_tokens=-1: give 0 (no sample) or more"),
         ({"temperature": -0.5}, "model.temperature=-0.5: give 0 (the most likely token) or more"),
+        ({"temperature": math.nan}, "model.temperature=nan: give 0 (the most likely token) or more"),
+        ({"rope_theta": 0.0}, "model.rope_theta=0.0: must be a finite number more than 0"),
+        ({"rope_theta": math.nan}, "model.rope_theta=nan: must be a finite number more than 0"),
+        ({"norm_eps": -1e-5}, "model.norm_eps=-1e-05: must be a finite number, at least 0"),
+        ({"norm_eps": math.inf}, "model.norm_eps=inf: must be a finite number, at least 0"),
+        ({"rope_scaling": RopeScaling(factor=0)}, "model.rope_scaling.factor=0: must be a finite number more than 0"),
+        ({"rope_scaling": RopeScaling(original_max_seq_len=0)}, "model.rope_scaling.original_max_seq_len=0: must be a finite number more than 0"),
+        (
+            {"rope_scaling": RopeScaling(low_freq_factor=4.0)},
+            "model.rope_scaling.high_freq_factor=4.0: must be a finite number more than model.rope_scaling.low_freq_factor=4.0",
+        ),
     ],
 )
 def test_values_that_never_work(knobs, message):

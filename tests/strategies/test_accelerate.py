@@ -116,10 +116,12 @@ def test_bf16_is_what_ddp_does() -> None:
     assert found.norms == pytest.approx(expected.norms, rel=1e-5)
 
 
-def test_a_parameter_unused_later_is_an_error_that_names_it() -> None:
-    config = tiny.config(Accelerate(), model=Tiny(use={"extra": "until:4"}))
-    with pytest.raises(ranks.RankFailed, match=r"strategy=accelerate: on rank \d, .*extra.weight, extra.bias.*find_unused_parameters=true"):
-        ranks.run(2, tiny.train, config)
+def test_a_parameter_unused_later_is_as_under_ddp() -> None:
+    model = Tiny(use={"extra": "until:7"})
+    expected = ranks.run(2, tiny.train, tiny.config(DDP(), model=model))[0]
+    found = ranks.run(2, tiny.train, tiny.config(Accelerate(), model=model))[0]
+    assert found.losses == pytest.approx(expected.losses, rel=1e-6)
+    assert found.norms == pytest.approx(expected.norms, rel=1e-5)
 
 
 # -- what is refused ------------------------------------------------------------------------------
@@ -172,6 +174,10 @@ def test_what_accelerate_config_writes_is_taken(tmp_path: Path) -> None:
             "dynamo_config: {'dynamo_backend': 'INDUCTOR'} is not supported by strategy=accelerate; compile with train.compile=true",
         ),
         ("distributed_type: MULTI_CPU\nfp8_config: {backend: TE}", "fp8_config: {'backend': 'TE'} is not supported by strategy=accelerate; leave it out"),
+        (
+            "distributed_type: MULTI_CPU\ngradient_accumulation_steps: 4",
+            "gradient_accumulation_steps: 4 is not supported by strategy=accelerate; train.micro_batch_size gives accumulation",
+        ),
         ("distributed_type: MULTI_CPU\nnum_proceses: 2", "num_proceses: 2 is not supported by strategy=accelerate; leave it out"),
         ("num_processes: 2", "has no distributed_type; give a file that `accelerate config` wrote"),
         ("- 1", "has no distributed_type; give a file that `accelerate config` wrote"),
@@ -194,6 +200,15 @@ def test_gpus_asked_for_and_none_found_is_an_error_not_a_fall_back(tmp_path: Pat
         ranks.run(2, tiny.train, tiny.config(Accelerate(config_file=str(path))))
 
 
+def test_the_cpu_asked_for_and_a_gpu_found_is_an_error_too() -> None:
+    """With train.device=auto the device is known only where the accelerator is made."""
+    from trainer.strategies.accelerate_engine import make_accelerator
+
+    asked = {"distributed_type": "NO", "use_cpu": True}
+    with pytest.raises(ConfigError, match=r"^strategy=accelerate: use_cpu: true, and the run is on CUDA; set train.device=cpu$"):
+        make_accelerator(tiny.config(Accelerate()), torch.device("cuda"), 1, asked)
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     strategy = Accelerate(config_file=str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match=r"none.yaml: cannot be read \(No such file or directory\); give the path"):
@@ -210,6 +225,24 @@ def test_what_accelerate_launch_asks_for_counts_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ConfigError, match=r"accelerate launch: distributed_type: DEEPSPEED is not done .*strategy=zero2"):
         Accelerate().check(tiny.config(Accelerate()), 2)
+
+
+@pytest.mark.parametrize("text", ["distributed_type: MULTI_CPU", None])
+def test_accumulation_by_accelerate_is_refused(text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its `backward` would divide by the steps what is scaled already, whether or not there is a file."""
+    strategy = Accelerate()
+    if text is not None:
+        strategy = Accelerate(config_file=str(tmp_path / "accelerate.yaml"))
+        (tmp_path / "accelerate.yaml").write_text(text)
+    config = tiny.config(strategy)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")  # what `accelerate launch --use_deepspeed` sets
+    strategy.check(config, 2)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    message = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4: is not supported by strategy=accelerate; unset it: train.micro_batch_size gives accumulation"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        strategy.check(config, 2)
+    with pytest.raises(ranks.RankFailed, match=f"ConfigError: {message}"):  # a process that another machine started
+        ranks.run(1, tiny.train, config, env={"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"})
 
 
 def test_not_installed_says_which_extra(monkeypatch: pytest.MonkeyPatch) -> None:

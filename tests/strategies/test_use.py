@@ -43,7 +43,9 @@ def expected() -> dict[str, Trained]:
 @pytest.mark.parametrize(
     ("strategy", "world_size"),
     [
+        (DDP(), 2),
         (DDP(find_unused_parameters=FindUnused.true), 2),
+        (DDP(find_unused_parameters=FindUnused.false), 2),
         (FSDP(), 2),
         (FSDP(reshard_after_forward=False), 2),
         (FSDP(no_sync=True), 2),
@@ -51,7 +53,7 @@ def expected() -> dict[str, Trained]:
         pytest.param(HSDP(), 4, marks=pytest.mark.large),
         pytest.param(HSDP(no_sync=True), 4, marks=pytest.mark.large),
     ],
-    ids=["ddp", "fsdp", "fsdp-keep", "fsdp-no-sync", "hsdp-2", "hsdp-4", "hsdp-no-sync"],
+    ids=["ddp", "ddp-find", "ddp-never-find", "fsdp", "fsdp-keep", "fsdp-no-sync", "hsdp-2", "hsdp-4", "hsdp-no-sync"],
 )
 def test_unused_alike_is_equal_to_one_process(strategy: Strategy, world_size: int, expected: dict[str, Trained]) -> None:
     for trained in ranks.run(world_size, train_all, configs(strategy)):
@@ -71,33 +73,21 @@ def outcome(config: Config) -> str | Trained:
         return f"{type(error).__name__}: {error}"
 
 
-def test_ddp_tells_of_a_parameter_that_goes_unused_later() -> None:
-    config = tiny.config(DDP(), model=Tiny(use={"extra": "until:2"}), micro_batch_size=None)
-    for rank, told in enumerate(ranks.run(2, outcome, config)):
-        assert told == (
-            f"RunError: strategy=ddp: on rank {rank}, of the parameters that took part in the first step extra.weight, extra.bias were unused in this one, "
-            "so their gradients were not averaged and the model has not moved. Set strategy.find_unused_parameters=true"
-        )
-
-
-def test_ddp_tells_of_a_parameter_unused_in_the_last_micro_batch_alone() -> None:
-    """Its gradient is there, from a micro-batch before, but it is this rank's own."""
-    config = tiny.config(DDP(), model=Tiny(use={"extra": "until:7"}), max_steps=4)  # 4 micro-batches a step on each rank
-    for told in ranks.run(2, outcome, config):
-        assert "extra.weight, extra.bias were unused" in told
-
-
-def test_ddp_looks_for_unused_parameters_where_the_first_step_has_some() -> None:
-    config = tiny.config(DDP(), model=Tiny(use={"extra": "odd"}), micro_batch_size=None)
-    alone = ranks.run(1, tiny.train, tiny.config(Single(), model=Tiny(use={"extra": "odd"}), micro_batch_size=None))[0]
-    for trained in ranks.run(2, tiny.train, config):
+@pytest.mark.parametrize("find", [FindUnused.auto, FindUnused.false], ids=lambda find: find.name)
+@pytest.mark.parametrize(("last", "of_one"), [(6, [0, 1, 2, 4, 5, 6]), (4, [0, 4])])
+def test_a_parameter_unused_in_late_micro_batches_keeps_its_gradient(last: int, of_one: list[int], find: FindUnused) -> None:
+    """Each of two ranks has 4 micro-batches a step, and uses it up to `last`, in the second step; one process has 8, and uses it in `of_one` of them."""
+    one = ",".join(map(str, [*range(8), *(8 + forward for forward in of_one)]))
+    alone = ranks.run(1, tiny.train, tiny.config(Single(), model=Tiny(use={"extra": f"among:{one}"}), max_steps=4))[0]
+    for trained in ranks.run(2, tiny.train, tiny.config(DDP(find_unused_parameters=find), model=Tiny(use={"extra": f"until:{last + 1}"}), max_steps=4)):
         assert trained.losses == pytest.approx(alone.losses, rel=1e-5)
+        assert trained.norms == pytest.approx(alone.norms, rel=1e-5)
 
 
-@pytest.mark.parametrize("find", [FindUnused.true, FindUnused.auto])
-@pytest.mark.parametrize("part", ["extra", "block1"])
-def test_ddp_allows_use_that_depends_on_the_rank(find: FindUnused, part: str) -> None:
-    config = tiny.config(DDP(find_unused_parameters=find), model=Tiny(use={part: "rank:1"}))
+@pytest.mark.parametrize("find", list(FindUnused), ids=lambda find: find.name)
+@pytest.mark.parametrize(("part", "when"), [("extra", "rank:1"), ("block1", "rank:1"), ("block1", "late:5")])
+def test_ddp_allows_use_that_depends_on_the_rank(find: FindUnused, part: str, when: str) -> None:
+    config = tiny.config(DDP(find_unused_parameters=find), model=Tiny(use={part: when}))
     start = ranks.run(1, initial, tiny.config(Single()))[0]
     first, second = ranks.run(2, tiny.train, config)
     assert first.norms == second.norms
@@ -130,7 +120,7 @@ def test_fsdp_refuses_use_that_depends_on_the_rank(strategy: Strategy, part: str
     ]
     assert named
     assert not any(isinstance(text, Trained) for text in told)
-    assert named[0].endswith("use strategy=ddp with strategy.find_unused_parameters=true, or use the same parameters on every rank")
+    assert named[0].endswith("use strategy=ddp, or use the same parameters on every rank")
 
 
 def test_what_is_said_of_use_that_depends_on_the_rank() -> None:

@@ -32,6 +32,9 @@ CHECKSUM = "checksum"
 LAUNCHES = "launches"
 """Key of a manifest with what the launch that has written it is known by (see `trainer.launch_id`)."""
 
+MODEL_IDENTITY = "model_identity"
+"""Key of a manifest with `Model.identity` of the model that it was made of; an imported or older one has none."""
+
 
 class Damaged(ConfigError):
     """A checkpoint is not what was written. `what` is wrong with it, in words."""
@@ -76,6 +79,15 @@ def list_whole(run_dir: Path) -> list[Path]:
         ConfigError, RunError: see `unreadable`.
     """
     return [path for path in list_named(run_dir) if has_manifest(path)]
+
+
+def list_unfinished(run_dir: Path) -> list[Path]:
+    """Directories of checkpoints without a manifest, oldest first: of a save or a removal that did not end, or it is lost.
+
+    Raises:
+        ConfigError, RunError: see `unreadable`.
+    """
+    return [path for path in list_named(run_dir) if path.is_dir() and not path.is_symlink() and not has_manifest(path)]
 
 
 def has_manifest(path: Path) -> bool:
@@ -214,9 +226,14 @@ def remove(path: Path) -> None:
 
 
 def remove_old(run_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` whole checkpoints. On rank 0 alone."""
-    for path in list_whole(run_dir)[:-keep]:
+    """Delete all but the newest `keep` whole checkpoints, and what is not whole and older than the newest. On rank 0 alone."""
+    whole = list_whole(run_dir)
+    for path in whole[:-keep]:
         remove(path)
+    if whole:
+        for path in list_unfinished(run_dir):
+            if step_of(path) < step_of(whole[-1]):  # a save under way is of a later step
+                shutil.rmtree(path)
 
 
 def remove_after(run_dir: Path, step: int) -> None:

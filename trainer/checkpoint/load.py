@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-from trainer.checkpoint.directory import Damaged, read_manifest, sha256, unreadable
+from trainer.checkpoint.directory import MODEL_IDENTITY, Damaged, read_manifest, sha256, unreadable
+from trainer.config import TARGET
 from trainer.distributed import from_rank_0
 from trainer.errors import ConfigError, RunError
 from trainer.state import Position
@@ -39,7 +41,7 @@ def load(engine: Engine, path: Path, facts: Mapping[str, Any], *, strict: bool =
     state = engine.state_dict()
     reader = HuggingFaceStorageReader(str(path))
     wanted = {name: value for name, value in state.items() if name.startswith("model.") or not imported}
-    fitting = _check_fits(wanted, reader, path, strict, others)
+    fitting = _check_fits(wanted, reader, path, strict, others, _other_knobs(manifest, facts))
     dcp.load(fitting, storage_reader=reader)
     engine.load_state_dict(state)
     return position
@@ -91,8 +93,20 @@ def _check_same_data(path: Path, manifest: Mapping[str, Any], facts: Mapping[str
     return others
 
 
-def _check_fits(state: dict[str, Any], reader: HuggingFaceStorageReader, path: Path, strict: bool, others: list[str]) -> dict[str, Any]:
-    """What of `state` the checkpoint has in the same shape: all of it, unless not `strict`; then the rest is listed after `others`."""
+def _other_knobs(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """What makes this run's model another than the checkpoint's, also where all shapes are the same.
+
+    Knobs that only one of them has are those of another version of the model.
+    """
+    there = manifest.get(MODEL_IDENTITY, {})
+    here = json.loads(json.dumps(facts[MODEL_IDENTITY]))  # as a manifest gives it back
+    if there.get(TARGET) != here.get(TARGET):
+        return [f"model is {there[TARGET]} there and {here[TARGET]} here"] if TARGET in there and TARGET in here else []
+    return [f"model.{key}={value} there and model.{key}={here[key]} here" for key, value in there.items() if key in here and here[key] != value]
+
+
+def _check_fits(state: dict[str, Any], reader: HuggingFaceStorageReader, path: Path, strict: bool, others: list[str], knobs: list[str]) -> dict[str, Any]:
+    """What of `state` the checkpoint has in the same shape: all of it, unless not `strict`; then the rest is listed after `others` and `knobs`."""
     stored = {name: tuple(meta.size) for name, meta in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
     wanted = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
     missing, unknown = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
@@ -100,14 +114,15 @@ def _check_fits(state: dict[str, Any], reader: HuggingFaceStorageReader, path: P
     problems = [f"{name} is {stored[name]} there and {wanted[name]} here" for name in differing]
     problems += [f"{name} is missing there" for name in missing] + [f"{name} is unknown here" for name in unknown]
     fitting = {name: value for name, value in state.items() if name not in {*missing, *differing}}
-    if problems and strict:
+    if (knobs or problems) and strict:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise ConfigError(
-            f"{path}: does not fit this model and optimizer: {'; '.join(problems[:5])}{more}. checkpoint.strict=false takes what fits and lists the rest"
+            f"{path}: does not fit this model and optimizer: {'; '.join([*knobs, *problems[:5]])}{more}. "
+            "checkpoint.strict=false takes what fits and lists the rest"
         )
     if not any(name.startswith("model.") for name in fitting):
         raise ConfigError(f"{path}: nothing of it fits this model ({'; '.join(problems[:5])}); leave it with checkpoint.resume=never or another run_dir=")
-    if (others or problems) and dist.get_rank() == 0:
+    if (others or knobs or problems) and dist.get_rank() == 0:
         head = f"checkpoint.strict=false: of {path} {len(fitting)} tensors are taken, {len(problems)} do not fit"
-        print("\n  ".join([head, *others, *problems]), file=sys.stderr, flush=True)
+        print("\n  ".join([head, *others, *knobs, *problems]), file=sys.stderr, flush=True)
     return fitting

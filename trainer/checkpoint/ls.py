@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class Found:
     bytes: int
     when: datetime
     state: str
-    """"whole", or why it is not."""
+    """"whole", as far as names and sizes tell, or why it is not."""
 
 
 def checkpoints(path: Path) -> list[Path]:
@@ -68,12 +69,29 @@ def look(path: Path) -> Found:
         try:
             manifest = read_manifest(path)
             missing = sorted(manifest["files"].keys() - sizes.keys())
-            state = f"not whole: {', '.join(missing)} missing" if missing else "whole"
+            cut = sorted(name for name in manifest["files"].keys() & sizes.keys() if sizes[name] != _full_size(path / name))
+            wrong = [f"{name} missing" for name in missing] + [f"{name} is not of its full size" for name in cut]
+            state = f"not whole: {', '.join(wrong)}" if wrong else "whole"
         except Damaged:
             state = f"not whole: {MANIFEST} is damaged"
         except (ConfigError, RunError) as error:
             state = f"unknown: {error}"
+        except OSError as error:
+            state = f"unknown: {unreadable(path, error)}"
     return Found(path, manifest, sum(sizes.values()), when, state)
+
+
+def _full_size(path: Path) -> int:
+    """Bytes that the safetensors file at `path` must have, as its head says (its length in 8 bytes, then JSON); -1: it has no such head."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            return -1
+        try:
+            tensors = json.loads(file.read(length))
+            return 8 + length + max((entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return -1
 
 
 def table(found: Sequence[Found]) -> str:

@@ -86,11 +86,10 @@ class ParquetSpan(Span):
     size: int
 
     def documents(self) -> Iterator[Document]:
-        import pyarrow
-
+        pyarrow = _pyarrow(self.path)
         row = self.first_row
         try:
-            with _parquet(self.path) as file:
+            with pyarrow.parquet.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(_ROWS, row_groups=[self.row_group], columns=[self.text_field]):
                     for text in batch.column(0).to_pylist():
                         row += 1
@@ -108,10 +107,9 @@ def parquet_spans(path: Path, text_field: str) -> list[Span]:
     Raises:
         ConfigError: it is not Parquet, or has no such column of strings.
     """
-    import pyarrow
-
+    pyarrow = _pyarrow(path)
     try:
-        with _parquet(path) as file:
+        with pyarrow.parquet.ParquetFile(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     except PermissionError as error:
@@ -131,12 +129,12 @@ def parquet_spans(path: Path, text_field: str) -> list[Span]:
     return spans
 
 
-def _parquet(path: Path) -> Any:
+def _pyarrow(path: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
         raise missing_extra("pyarrow", "tabular", f"{path}: a Parquet file") from error
-    return pyarrow.parquet.ParquetFile(path)
+    return pyarrow
 
 
 def first_line(error: BaseException) -> str:

@@ -77,13 +77,12 @@ def kinds(path: Path) -> dict[str, bool]:
     Raises:
         ConfigError: the file cannot be read, or has two columns of one name.
     """
-    import pyarrow
-
     with _errors(path):
         schema = _parquet_file(path).schema_arrow if path.suffix.lower() == ".parquet" else _csv_reader(path, None).schema
     if len(set(schema.names)) < len(schema.names):
         raise ConfigError(f"{path}: has two columns of one name: {', '.join(schema.names)}")
-    types = pyarrow.types
+    from pyarrow import types
+
     return {field.name: types.is_integer(field.type) or types.is_floating(field.type) or types.is_decimal(field.type) for field in schema}
 
 

@@ -68,9 +68,9 @@ class Tabular(Data):
     """Of that hash."""
 
     def validate(self) -> None:
-        for path in (self.path, self.eval_path):
+        for key, path in (("path", self.path), ("eval_path", self.eval_path)):
             if path is not None and Path(path).suffix.lower() not in (".csv", ".parquet"):
-                raise ConfigError(f"data.path={path}: must be a .csv or .parquet file")
+                raise ConfigError(f"data.{key}={path}: must be a .csv or .parquet file")
         if self.eval_path is None and not 0 < self.eval_fraction < 1:
             raise ConfigError(f"data.eval_fraction={self.eval_fraction}: must be above 0 and below 1, unless data.eval_path is given")
         if self.target in self.features:
@@ -87,6 +87,8 @@ class Tabular(Data):
         rows = map_rows(place / f"{split}.features", "<f4", [len(names)])
         labels = map_rows(place / f"{split}.labels", "<i8" if index["classes"] else "<f4", ())
         if not len(labels):
+            if self.eval_path is not None or not any(index["files"].values()):
+                raise ConfigError(f"{self.path if split == 'train' else self.eval_path or self.path}: has no rows")
             raise ConfigError(f"data.eval_fraction={self.eval_fraction}: the {split} split of {self.path} has no row")
         spec = {"features": len(names), "feature_names": names}
         facts = {"source": self.path, "target": self.target}

@@ -135,13 +135,11 @@ class TokenizedText(Data):
     def _tokenizer_stamp(self) -> Any:
         if self.tokenizer is TokenizerKind.bytes:
             return "bytes"
-        import importlib.metadata
+        from trainer.data.tokenizer import find_tokenizer, library
 
-        version = importlib.metadata.version("tokenizers")
+        version = library().__version__
         if self.tokenizer_path is None:
             return ["bpe", version, BPE_TEXT]
-        from trainer.data.tokenizer import find_tokenizer
-
         return ["hf", version, self.end_token, file_stamp(find_tokenizer(self.tokenizer_path))]
 
     def _build(self, place: Path, units: Sequence[Unit]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -87,13 +87,18 @@ def open_tokenizer(directory: Path, end: int | None, size: int) -> Tokenizer:
 @functools.cache
 def _load(path: Path) -> Backend:
     """Loaded once per process: parsing a large vocabulary takes a second."""
-    backend = _library().Tokenizer.from_file(str(path))
+    backend = library().Tokenizer.from_file(str(path))
     backend.no_truncation()
     backend.no_padding()
     return backend
 
 
-def _library():
+def library() -> Any:
+    """The package `tokenizers`.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
     try:
         import tokenizers
     except ImportError as error:
@@ -103,12 +108,12 @@ def _library():
 
 def train_bpe(texts: Iterator[str], vocab_size: int, directory: Path) -> Tokenizer:
     """Train a byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; on bytes as in GPT-2) and keep it in `directory`."""
-    library = _library()
-    backend = library.Tokenizer(library.models.BPE())
-    backend.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = library.decoders.ByteLevel()
-    alphabet = library.pre_tokenizers.ByteLevel.alphabet()
-    trainer = library.trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False)
+    tokenizers = library()
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator(texts, trainer)
     backend.save(str(directory / FILE))
     return FileTokenizer(directory / FILE, backend.token_to_id(END_OF_TEXT), backend.get_vocab_size())
@@ -129,9 +134,9 @@ def import_tokenizer(source: Path, end_token: str | None, directory: Path) -> To
 
 def _read(source: Path, end_token: str | None) -> tuple[Backend, int | None]:
     """The tokenizer.json at `source`, and the id of its end token."""
-    library = _library()
+    tokenizers = library()
     try:
-        backend = library.Tokenizer.from_file(str(source))
+        backend = tokenizers.Tokenizer.from_file(str(source))
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"data.tokenizer_path: {source}: is not a tokenizer.json: {error}") from error
     name = end_token or _eos_token(source.with_name(CONFIG))

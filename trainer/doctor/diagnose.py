@@ -55,6 +55,10 @@ def diagnose(seen: Sequence[RankSight], standing: bool = False) -> Diagnosis:
             return found
         how = sorted({str(sight.record.ended) for sight in seen})
         return Diagnosis(Kind.OVER, [], f"the run is over: {', '.join(how)} at step {max(sight.record.step for sight in seen)}")
+    if not (acting := [sight for sight in alive if not sight.waits]):
+        sentence = f"the run has not begun: {len(alive)} of {alive[0].record.world_size} ranks are here and wait for the others to come"
+        return Diagnosis(Kind.HEALTHY, [], sentence)
+    alive = acting
     if not standing and not all(sight.stands for sight in alive):
         return _healthy(alive)
     return _unequal(seen, alive) or _different(alive) or _behind(seen, alive)

@@ -111,7 +111,7 @@ def _used() -> tuple[float, int]:
 def recorded(run_dir: Path, rank: int, world_size: int, on_still: Watch) -> Iterator[Whereabouts]:
     """Record this rank while the block runs; yields where it is to note where it is.
 
-    `on_still` is called with the seconds, from the thread, while the rank does not come further.
+    `on_still` is called with the seconds, from the thread, while the rank does not come further, and does not wait for others to come.
 
     Raises:
         RunError: the run directory cannot be written.
@@ -122,7 +122,7 @@ def recorded(run_dir: Path, rank: int, world_size: int, on_still: Watch) -> Iter
     def work() -> None:
         while not over.wait(recorder.record.interval):
             still = recorder.look()
-            if still >= on_still.patience:
+            if still >= on_still.patience and recorder.where.phase is not Phase.MEETING:  # who waits for others is not their judge
                 on_still(still)
 
     thread = threading.Thread(target=work, name="recorder", daemon=True)

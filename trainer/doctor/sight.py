@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from trainer.doctor.record import RankRecord, live_path, oom_kills, process_start, process_state, read
-from trainer.whereabouts import Whereabouts
+from trainer.whereabouts import Phase, Whereabouts
 
 SILENT_INTERVALS = 10
 """A rank that has not written for so many of its intervals cannot."""
@@ -47,6 +47,11 @@ class RankSight:
     @property
     def rank(self) -> int:
         return self.record.rank
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits, in good health, for others to come."""
+        return self.record.phase == Phase.MEETING and self.life in (Life.RUNNING, Life.SILENT)
 
     @property
     def stands(self) -> bool:

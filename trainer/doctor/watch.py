@@ -26,10 +26,13 @@ class Stalled(RunError):
 
 
 def stalled(run_dir: Path, timeout: float) -> list[RankSight]:
-    """All ranks, where none of those that have not ended has come further for `timeout` seconds; else nothing."""
+    """All ranks, where none of those that have not ended has come further for `timeout` seconds; else nothing.
+
+    Those that wait for others to come do not count.
+    """
     seen = look(run_dir)
-    waiting = [sight for sight in seen if sight.life is not Life.ENDED]
-    return seen if waiting and all(sight.life is Life.DEAD or sight.still >= timeout for sight in waiting) else []
+    acting = [sight for sight in seen if sight.life is not Life.ENDED and not sight.waits]
+    return seen if acting and all(sight.life is Life.DEAD or sight.still >= timeout for sight in acting) else []
 
 
 def finding(run_dir: Path, timeout: float, resume: str) -> Stalled:
@@ -69,7 +72,7 @@ class Watch:
             seen = stalled(self._run_dir, self._timeout)
             if not seen:
                 return
-            if self._rank == min((sight.rank for sight in seen if sight.life is Life.RUNNING), default=self._rank):
+            if self._rank == min((sight.rank for sight in seen if sight.life is Life.RUNNING and not sight.waits), default=self._rank):
                 self._tell(self._rank, finding(self._run_dir, self._timeout, self._resume))
             else:
                 _wait_for(told)

@@ -48,6 +48,12 @@ class Poisoned(Model):
     def validate(self) -> None:
         self.model.validate()
 
+    def check(self, spec: Mapping[str, Any]) -> None:
+        self.model.check(spec)
+
+    def identity(self) -> dict[str, Any]:
+        return self.model.identity()
+
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         return self.model.build(spec)
 

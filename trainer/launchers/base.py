@@ -54,6 +54,11 @@ class Launcher(Part):
         if config.run.max_restarts == 0:
             raise ConfigError(f"run.min_ranks={config.run.min_ranks}: has no effect with run.max_restarts=0; give run.max_restarts=N")
 
+    def check_gpus(self, config: Config) -> None:
+        """Raise `ConfigError` where CUDA is asked for on this machine, which has no GPU: said before processes are started."""
+        if config.train.device.name == "cuda" and count_gpus() == 0:
+            raise ConfigError("train.device=cuda: PyTorch finds no GPU here; use train.device=auto or cpu, or install a driver and a CUDA build of PyTorch")
+
     def per_node(self) -> list[str]:
         """Fields that differ from node to node in one run (left out of the run's name)."""
         return []

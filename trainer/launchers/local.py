@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer import launch_id
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError, Interrupted
 from trainer.launchers.base import TRAIN, Launcher, count_gpus, is_rank, load_work
 from trainer.launchers.processes import run_children
 from trainer.launchers.ranks import INTERRUPTED, failure_recorded
@@ -42,6 +42,8 @@ class Local(Launcher):
             raise ConfigError(f"launcher.nnodes={self.nnodes}: must be at least 1")
         if not 0 <= self.node_rank < self.nnodes:
             raise ConfigError(f"launcher.node_rank={self.node_rank}: must be from 0 to {self.nnodes - 1} (launcher.nnodes={self.nnodes})")
+        if self.master_port is not None and not 1 <= self.master_port <= 65535:
+            raise ConfigError(f"launcher.master_port={self.master_port}: must be from 1 to 65535, or null for a free one (one machine only)")
         if self.nnodes > 1 and (self.master_addr is None or self.master_port is None):
             missing = "launcher.master_addr" if self.master_addr is None else "launcher.master_port"
             raise ConfigError(
@@ -73,6 +75,7 @@ class Local(Launcher):
         return self.node_rank == 0, f"{self.master_addr}:{self.master_port}" if self.nnodes > 1 else ""
 
     def launch(self, config: Config, work: str = TRAIN) -> None:
+        self.check_gpus(config)
         if is_rank() and config.run.max_restarts:
             most = config.run.max_restarts
             raise ConfigError(
@@ -84,7 +87,7 @@ class Local(Launcher):
             try:
                 self._launch(config, work, asked, lock)
             except KeyboardInterrupt:
-                raise RunError(INTERRUPTED) from None
+                raise Interrupted(INTERRUPTED) from None
 
     def _launch(self, config: Config, work: str, asked: list[int], lock: AbstractContextManager) -> None:
         if is_rank():
@@ -99,7 +102,8 @@ class Local(Launcher):
 
     def _run(self, config: Config, work: str, asked: list[int]) -> None:
         for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
-            config.data.open(split)
+            samples = config.data.open(split)
+            config.model.check(samples.spec)
         nproc = self.processes(config)
         if nproc * self.nnodes == 1 and config.run.max_restarts == 0:
             from trainer.distributed import Place

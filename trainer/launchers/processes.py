@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from trainer import launch_id, signals
 from trainer.doctor.watch import finding, stalled
-from trainer.errors import EXIT_RESUMABLE, ConfigError, RunError
+from trainer.errors import EXIT_RESUMABLE, ConfigError, Interrupted
 from trainer.launchers.child import LAUNCHER_FD
 from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, RankDied, how_it_ended, judge, prefixed, read_failures
 
@@ -53,7 +53,7 @@ def run_children(knobs: Local, config: Config, nproc: int, work: str, launch: st
                 _start(children, readers, knobs, nproc, work, launch, files, stack)
             died = _wait(children, files, _Frozen(config, children), asked)
         except KeyboardInterrupt:
-            raise RunError(INTERRUPTED) from None
+            raise Interrupted(INTERRUPTED) from None
         failures = read_failures(_record(files, rank) for rank in children)
     judge(failures, died)
 

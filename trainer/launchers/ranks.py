@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, RunError, Stopped
+from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError, Interrupted, RunError, Stopped
 from trainer.writing import write_whole
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun sets it too, and shows what is written there
@@ -139,7 +139,7 @@ def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
         raise RankDied(f"rank {rank} died: it {how}; the other ranks were ended")
     if conclusive:
         culprit = conclusive[0]
-        raise ConfigError(culprit.message) if culprit.kind == "ConfigError" else RunError(culprit.message)
+        raise {"ConfigError": ConfigError, "KeyboardInterrupt": Interrupted}.get(culprit.kind, RunError)(culprit.message)
     if unexplained:
         culprit = unexplained[0]
         detail = culprit.message if culprit.explained else f"{culprit.kind}: {culprit.message}\n\n{culprit.trace}"

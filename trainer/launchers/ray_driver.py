@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import launch_id
-from trainer.errors import ConfigError, RunError, Stopped, run_again
+from trainer.errors import ConfigError, Interrupted, Stopped, run_again
 from trainer.launchers.base import count_gpus
 from trainer.launchers.link import Exchange
 from trainer.launchers.ranks import INTERRUPTED, RankDied, judge
@@ -85,7 +85,7 @@ def drive(knobs: Ray, config: Config, work: str) -> None:
         try:
             with_restarts(config, workers, run_ranks, lambda ranks: _room(resources, ranks), asked)
         except KeyboardInterrupt:
-            raise RunError(INTERRUPTED) from None
+            raise Interrupted(INTERRUPTED) from None
 
 
 def _room(resources: dict[str, float], ranks: int) -> int:

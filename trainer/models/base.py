@@ -30,9 +30,15 @@ class HuggingFaceForm:
 class Model(Part):
     """A model. `build` gives a plain module; the strategy materialises and distributes it."""
 
+    def check(self, spec: Mapping[str, Any]) -> None:
+        """Raise `ConfigError`, naming the key, where this model does not fit data of this `spec` (see `Samples.spec`).
+
+        Called before any process starts, and without torch; what can only be found out later, `build` says.
+        """
+
     @abstractmethod
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
-        """The module for data of this `spec` (see `Samples.spec`).
+        """The module for data of this `spec`, which `check` has been called with.
 
         It is called on the meta device: no memory is taken. Every submodule that owns parameters
         or buffers should have `reset_parameters()` (as PyTorch's own layers do); if one has not,
@@ -80,6 +86,15 @@ class Model(Part):
     def frozen(self, name: str) -> bool:
         """Whether the parameter of this canonical name is kept as it is."""
         return False
+
+    def identity(self) -> dict[str, Any]:
+        """What decides what the model computes from the values of its parameters, as plain values: a checkpoint of another identity does not fit.
+
+        Default: the class and every knob. A model leaves out those with which it is still the same model, such as a dropout.
+        """
+        from trainer.config import to_plain
+
+        return to_plain(self)
 
     def flops(self, module: nn.Module, spec: Mapping[str, Any]) -> tuple[float, str]:
         """Floating-point operations of forward and backward per counted element, and the formula.

@@ -34,7 +34,12 @@ class CNN(SupervisedModel):
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
 
-    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["dropout"]
+        return knobs
+
+    def check(self, spec: Mapping[str, Any]) -> None:
         if "height" not in spec:
             raise ConfigError(f"model=cnn needs images, but the data has {', '.join(sorted(spec))}. Choose data=images, or another model")
         smallest = min(int(spec["height"]), int(spec["width"]))
@@ -43,8 +48,11 @@ class CNN(SupervisedModel):
                 f"model.channels={self.channels}: {len(self.channels)} stages halve an image of {spec['height']} x {spec['width']} away; "
                 f"give at most {smallest.bit_length()}"
             )
+
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.cnn_module import ConvNet
 
+        self.check(spec)
         return ConvNet(int(spec["channels"]), self.channels, int(spec["classes"]), self.dropout)
 
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
@@ -26,6 +27,17 @@ class RopeScaling:
     """Wavelengths below original_max_seq_len / this stay as they are."""
     original_max_seq_len: int = 8192
     """The context before stretching."""
+
+    def validate(self) -> None:
+        """Raise `ConfigError` for what no wavelength can be stretched by."""
+        for name in ("factor", "low_freq_factor", "original_max_seq_len"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"model.rope_scaling.{name}={getattr(self, name)}: must be a finite number more than 0")
+        if not self.low_freq_factor < self.high_freq_factor < math.inf:
+            raise ConfigError(
+                f"model.rope_scaling.high_freq_factor={self.high_freq_factor}: must be a finite number more than "
+                f"model.rope_scaling.low_freq_factor={self.low_freq_factor}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -71,22 +83,31 @@ class GPT(LanguageModel):
             raise ConfigError(f"model.kv_heads={self.kv_heads}: does not divide model.heads={self.heads}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+        if not 0 < self.rope_theta < math.inf:
+            raise ConfigError(f"model.rope_theta={self.rope_theta}: must be a finite number more than 0")
+        if not 0 <= self.norm_eps < math.inf:
+            raise ConfigError(f"model.norm_eps={self.norm_eps}: must be a finite number, at least 0")
+        if self.rope_scaling is not None:
+            self.rope_scaling.validate()
 
-    def build(self, spec: Mapping[str, Any]) -> nn.Module:
-        from trainer.models.gpt_module import Decoder
-
+    def check(self, spec: Mapping[str, Any]) -> None:
         vocab, length = data_vocab("gpt", spec), int(spec["seq_len"])
         if self.vocab_size is not None and vocab > self.vocab_size:
             raise ConfigError(f"model.vocab_size={self.vocab_size}: the data has token ids up to {vocab - 1}; give at least {vocab}, or null")
         if self.max_seq_len is not None and length > self.max_seq_len:
             raise ConfigError(f"model.max_seq_len={self.max_seq_len}: the data has sequences of {length}; give at least {length}, or null")
+
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+        from trainer.models.gpt_module import Decoder
+
+        self.check(spec)
         decoder = Decoder(
             layers=self.layers,
             dim=self.dim,
             heads=self.heads,
             kv_heads=self.kv_heads or self.heads,
             ffn_dim=self.inner_dim(),
-            vocab_size=self.vocab_size or vocab,
+            vocab_size=self.vocab_size or int(spec["vocab_size"]),
             rope_theta=self.rope_theta,
             rope_scaling=self.stretching(),
             norm_eps=self.norm_eps,
@@ -94,6 +115,13 @@ class GPT(LanguageModel):
             dropout=self.dropout,
         )
         return self.check_freeze(decoder)
+
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["dropout"], knobs["max_seq_len"], knobs["vocab_size"]  # the last is seen in shapes
+        scaling = self.stretching()
+        one_form = {"kv_heads": self.kv_heads or self.heads, "ffn_dim": self.inner_dim(), "rope_scaling": None if scaling is None else asdict(scaling)}
+        return knobs | one_form
 
     def inner_dim(self) -> int:
         """`ffn_dim`, or what null means."""

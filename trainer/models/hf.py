@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.assets import resolve_asset
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, missing_extra
 from trainer.models.base import HuggingFaceForm
 from trainer.models.language import LanguageModel, data_vocab
 
@@ -47,6 +48,11 @@ class HF(LanguageModel):
         asset = Path(resolve_asset("model.path", self.path)) / "asset.json"
         return json.loads(asset.read_text(encoding="utf-8"))["title"] if asset.is_file() else self.path
 
+    def check(self, spec: Mapping[str, Any]) -> None:
+        data_vocab("hf", spec)
+        if find_spec("transformers") is None:
+            raise missing_extra("transformers", "hf", "model=hf")
+
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.hf_module import build, read_config
 
@@ -64,6 +70,11 @@ class HF(LanguageModel):
                 f"model.path={self.path}: takes at most {limit} tokens, but the data has sequences of {length}; give data.seq_len={limit} or less"
             )
         return self.check_freeze(module)
+
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["path"], knobs["fresh"], knobs["dropout"]  # a directory may have been moved; what starts anew has no say later
+        return knobs
 
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
         from trainer.models.hf_module import decoder_layers

@@ -48,8 +48,13 @@ class LanguageModel(Model):
     def validate(self) -> None:
         if self.sample_tokens < 0:
             raise ConfigError(f"model.sample_tokens={self.sample_tokens}: give 0 (no sample) or more")
-        if self.temperature < 0:
+        if not self.temperature >= 0:
             raise ConfigError(f"model.temperature={self.temperature}: give 0 (the most likely token) or more")
+
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["prompt"], knobs["sample_tokens"], knobs["temperature"], knobs["freeze"]
+        return knobs
 
     @abstractmethod
     def attention_size(self, module: nn.Module) -> tuple[int, int]:

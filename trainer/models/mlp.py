@@ -28,15 +28,20 @@ class MLP(SupervisedModel):
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
 
-    def build(self, spec: Mapping[str, Any]) -> nn.Module:
-        from trainer.models.mlp_module import Perceptron
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["dropout"]
+        return knobs
 
-        if "features" in spec:
-            features = int(spec["features"])
-        elif "height" in spec:
-            features = int(spec["channels"]) * int(spec["height"]) * int(spec["width"])
-        else:
+    def check(self, spec: Mapping[str, Any]) -> None:
+        if "features" not in spec and "height" not in spec:
             raise ConfigError(
                 f"model=mlp needs a table or images, but the data has {', '.join(sorted(spec))}. Choose data=tabular or data=images, or another model"
             )
+
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+        from trainer.models.mlp_module import Perceptron
+
+        self.check(spec)
+        features = int(spec["features"]) if "features" in spec else int(spec["channels"]) * int(spec["height"]) * int(spec["width"])
         return Perceptron([features, *self.hidden, int(spec.get("classes") or 1)], self.dropout)

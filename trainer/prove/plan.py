@@ -74,6 +74,7 @@ def _common(base: Config, options: ProveOptions, device: str) -> list[str]:
     return [
         f"train.max_steps={options.steps}",
         "train.stop_at=null",
+        "run.min_ranks=null",  # of the run's own number of processes; here there are others
         f"train.global_batch_size={options.global_batch_size}",
         f"train.micro_batch_size={options.micro_batch_size}",
         f"train.device={device}",

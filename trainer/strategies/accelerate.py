@@ -30,14 +30,22 @@ OURS_TO_LAUNCH = {
 }
 """Keys about starting processes, which the launcher does, and those that `accelerate config` writes for TPUs always."""
 READ = {"distributed_type", "num_processes", "num_machines", "mixed_precision", "use_cpu", "fsdp_config", "deepspeed_config"}
-NEUTRAL: dict[str, tuple[Any, ...]] = {"gpu_ids": ("all",), "downcast_bf16": ("no",), "dynamo_config": ({"dynamo_backend": "NO"},)}
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "gpu_ids": ("all",),
+    "downcast_bf16": ("no",),
+    "dynamo_config": ({"dynamo_backend": "NO"},),
+    "gradient_accumulation_steps": (1,),
+}
 """Values that ask for nothing, beside null, false and an empty section."""
 INSTEAD = {
     "gpu_ids": "choose GPUs with CUDA_VISIBLE_DEVICES",
     "dynamo_config": "compile with train.compile=true",
     "enable_cpu_affinity": "pin processes with numactl or taskset",
+    "gradient_accumulation_steps": "train.micro_batch_size gives accumulation",
 }
 ENVIRONMENT = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM"}
+ACCUMULATION = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
+"""`Accelerator` reads it, with a config file too, and its `backward` then divides by it."""
 
 
 @dataclass(kw_only=True)
@@ -50,11 +58,13 @@ class Accelerate(DDP):
     """A file that `accelerate config` wrote; null: plain DDP on the processes and devices there are."""
 
     def validate(self) -> None:
+        super().validate()
         if importlib.util.find_spec("accelerate") is None:
             raise missing_extra("accelerate", "accelerate", "strategy=accelerate")
 
     def check(self, config: Config, world_size: int) -> None:
         check_asked(self.asked(), f"strategy.config_file={self.config_file}" if self.config_file else "accelerate launch", config, world_size)
+        check_accumulation(os.environ)
 
     def asked(self) -> dict[str, Any]:
         """What the file asks for, or else the environment."""
@@ -65,7 +75,7 @@ class Accelerate(DDP):
         from trainer.strategies.accelerate_engine import AccelerateEngine, make_accelerator
         from trainer.strategies.engine import transform_blocks
 
-        accelerator = make_accelerator(config, blueprint.device, mesh.size(), self.asked().get("distributed_type"))
+        accelerator = make_accelerator(config, blueprint.device, mesh.size(), self.asked())
         blueprint.fill(blueprint.module)
         transform_blocks(blueprint, config)
         groups = param_groups(blueprint.model, blueprint.module, config.optim.weight_decay)
@@ -136,6 +146,13 @@ def check_asked(asked: Mapping[str, Any], source: str, config: Config, world_siz
     if "mixed_precision" in asked and mixed != ("bf16" if precision == "bf16" else "no"):
         right = f"set train.precision={'bf16' if mixed == 'bf16' else 'fp32'}" if mixed in ("bf16", "no") else "use no or bf16"
         raise ConfigError(f"{source}: mixed_precision: {mixed} contradicts train.precision={precision}; {right}")
+
+
+def check_accumulation(environ: Mapping[str, str]) -> None:
+    """Refuse accumulation by Accelerate: the scale of a loss is the mean over all micro-batches already."""
+    steps = environ.get(ACCUMULATION, "1")
+    if steps != "1":
+        raise ConfigError(f"{ACCUMULATION}={steps}: is not supported by strategy=accelerate; unset it: train.micro_batch_size gives accumulation")
 
 
 def check_device(kind: str, use_cpu: bool, source: str, device: str) -> None:

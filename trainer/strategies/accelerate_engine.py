@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from trainer.errors import ConfigError
 from trainer.sections import Precision
-from trainer.strategies.accelerate import Accelerate, check_device
+from trainer.strategies.accelerate import Accelerate, check_accumulation, check_device
 from trainer.strategies.ddp_engine import DDPEngine
 from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss
 
@@ -25,16 +26,18 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 
-def make_accelerator(config: Config, device: torch.device, world_size: int, kind: str | None) -> Accelerator:
-    """An `Accelerator` on this process's group that is what was asked for (`kind`, a distributed type).
+def make_accelerator(config: Config, device: torch.device, world_size: int, asked: Mapping[str, Any]) -> Accelerator:
+    """An `Accelerator` on this process's group that is what was asked for (keys of an `accelerate` config file).
 
     Raises:
         ConfigError: it made something else of it.
     """
-    check_device(kind or "", False, "strategy=accelerate", device.type)
+    kind = str(asked.get("distributed_type", ""))
+    check_device(kind, bool(asked.get("use_cpu")), "strategy=accelerate", device.type)
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process: its group is gone
     GradientState._reset_state()
     mixed = "bf16" if config.train.precision is Precision.bf16 else "no"
+    check_accumulation(os.environ)  # of this process: `check` may have run on another machine
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
     made, wanted = accelerator.distributed_type.value, "MULTI_CPU" if device.type == "cpu" else "MULTI_GPU"
     if (made != wanted and world_size > 1) or accelerator.num_processes != world_size or accelerator.device.type != device.type:
@@ -87,7 +90,7 @@ class AccelerateEngine(DDPEngine):
     def backward(self, loss: Tensor, scale: Tensor, last: bool) -> None:
         self.accelerator.backward(loss * scale)
         if last:
-            self._refuse_unfinished()
+            self._complete()
 
     def clip(self, max_norm: float) -> Tensor:
         if not max_norm:

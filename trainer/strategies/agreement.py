@@ -95,4 +95,4 @@ class Agreement:
         return f"strategy={self._strategy}: the parameters that are used depend on the rank"
 
     def _advice(self) -> str:
-        return "That cannot be sharded; use strategy=ddp with strategy.find_unused_parameters=true, or use the same parameters on every rank"
+        return "That cannot be sharded; use strategy=ddp, or use the same parameters on every rank"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
+from trainer.errors import ConfigError
 from trainer.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ class DDP(Strategy):
     bucket_cap_mb: int | None = None
     """Size of a gradient bucket in MiB; null: PyTorch's own default."""
     find_unused_parameters: FindUnused = FindUnused.auto
-    """auto: look in the first step, and go on looking only if a parameter was unused there."""
+    """false: a parameter that took no part is given its zero gradient when backward is over, which costs nothing in a step that
+    uses all. true: it is looked for before, in every step, so that the exchange of the others need not wait for it. auto: true
+    if a parameter was unused in the first step."""
+
+    def validate(self) -> None:
+        if self.bucket_cap_mb is not None and self.bucket_cap_mb < 1:
+            raise ConfigError(f"strategy.bucket_cap_mb={self.bucket_cap_mb}: must be at least 1, or null for PyTorch's default")
 
     def setup(self, blueprint: Blueprint, config: Config, mesh: DeviceMesh) -> Engine:
         from trainer.optim import make_optimizer, param_groups

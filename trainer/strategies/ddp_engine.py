@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.errors import RunError
 from trainer.strategies.ddp import DDP, FindUnused
 from trainer.strategies.engine import Batch, Engine, LossFn, OnLoss
 
@@ -59,13 +58,18 @@ class DDPEngine(Engine):
         """Average `gradients` over the ranks as DDP's backward does; they become ready in this order."""
         assert isinstance(self.model, DistributedDataParallel)
         self.model._pre_forward()
-        loss = torch.zeros((), device=self.device)
-        for parameter, gradient in reversed(list(gradients.items())):  # autograd visits first what was added last
+        for parameter in gradients:
             parameter.grad = None
-            loss = loss + (parameter * gradient).sum()  # its gradient is `gradient`, bit for bit
-        exchanged: Any = self.model._post_forward(loss)
+        exchanged: Any = self.model._post_forward(self._loss_of(gradients))
         exchanged.backward()
         self.model._check_reducer_finalized()
+
+    def _loss_of(self, gradients: Mapping[nn.Parameter, Tensor]) -> Tensor:
+        """A scalar whose backward finds exactly `gradients`, in their order."""
+        loss = torch.zeros((), device=self.device)
+        for parameter, gradient in reversed(list(gradients.items())):  # autograd visits first what was added last
+            loss = loss + (parameter * gradient).sum()
+        return loss
 
     def grad_sync(self, last: bool) -> AbstractContextManager:
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
@@ -77,24 +81,21 @@ class DDPEngine(Engine):
     def backward(self, loss: Tensor, scale: Tensor, last: bool) -> None:
         super().backward(loss, scale, last)
         if last:
-            self._refuse_unfinished()
+            self._complete()
 
-    def _refuse_unfinished(self) -> None:
+    def _complete(self) -> None:
+        """Where parameters took no part in the last backward, DDP still waits for them: give it zeros, and it ends its exchange.
+
+        The hooks of its reducer stay armed until each parameter was seen once, so this goes on where that backward stopped,
+        and the averages are those of a backward that had found the zeros by itself.
+        """
         if isinstance(self.model, DistributedDataParallel):
             try:
-                self.model._check_reducer_finalized()  # DDP itself would tell only in the next forward, after this step
-            except RuntimeError as error:
-                raise RunError(self._unused_message(str(error))) from error
-
-    def _unused_message(self, told: str) -> str:
-        names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
-        found = re.search(r"did not receive grad for rank \d+:((?: \d+)+)", told)
-        which = ", ".join(names[int(index)] for index in found[1].split()) if found else "some"
-        verb = "were" if "," in which or not found else "was"
-        return (
-            f"strategy={self.knobs.name}: on rank {dist.get_rank()}, of the parameters that took part in the first step {which} {verb} unused in this one, "
-            "so their gradients were not averaged and the model has not moved. Set strategy.find_unused_parameters=true"
-        )
+                self.model._check_reducer_finalized()
+            except RuntimeError as error:  # how DDP tells which ones, and the only way to ask
+                unused = [self.trainable[index] for index in _not_seen(error)]
+                self._loss_of({parameter: torch.zeros_like(parameter) for parameter in unused}).backward()
+                self.model._check_reducer_finalized()
 
     def _first_step(self, batches: Sequence[Batch], loss_fn: LossFn, scale: Tensor, on_loss: OnLoss) -> None:
         """Average without DDP, watch whether each parameter takes part in each micro-batch, and wrap accordingly."""
@@ -115,3 +116,11 @@ class DDPEngine(Engine):
         gradients = {parameter: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in [*order, *self.trainable]}
         self._wrap(bool(unused.item()), list(gradients))
         self._exchange(gradients)
+
+
+def _not_seen(error: RuntimeError) -> list[int]:
+    """Which parameters DDP waits for, by their place among those that are trained."""
+    found = re.search(r"did not receive grad for rank \d+:((?: \d+)+)", str(error))
+    if found is None:
+        raise error
+    return [int(index) for index in found[1].split()]

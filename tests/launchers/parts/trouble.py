@@ -7,9 +7,9 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
 from trainer.models.gpt import GPT
@@ -40,6 +40,10 @@ class Trouble(GPT):
     """How long each batch of an evaluation takes at least."""
     evaluating: str | None = None
     """A file that is there once an evaluation has begun."""
+
+    def identity(self) -> dict[str, Any]:
+        own = {item.name for item in fields(self)} - {item.name for item in fields(GPT)}
+        return {key: value for key, value in super().identity().items() if key not in own}
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         global calls

@@ -1,0 +1,43 @@
+"""Data that needs an extra says which one to install, where it is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import commands
+
+HIDDEN = """\
+import importlib.metadata, sys
+
+names = {names!r}
+sys.modules |= dict.fromkeys(names)  # as Python marks a module that must not be found
+found = importlib.metadata.Distribution.from_name
+
+def from_name(name):
+    if name in names:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+
+importlib.metadata.Distribution.from_name = from_name
+"""
+CASES = {
+    "table": ("pyarrow", "tabular", ["model=mlp", "data=tabular", "data.path=t.csv", "data.target=y"]),
+    "parquet": ("pyarrow", "tabular", ["data=text", "data.paths=[t.parquet]"]),
+    "bpe": ("tokenizers", "hf", ["data.tokenizer=bpe"]),
+    "tokenizer": ("tokenizers", "hf", ["data.tokenizer=hf", "data.tokenizer_path=tokenizer.json"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_not_installed_says_which_extra(name, tmp_path, cache):
+    package, extra, arguments = CASES[name]
+    for file in ("t.parquet", "tokenizer.json", "a.txt"):
+        (tmp_path / file).write_text("text\n")
+    (tmp_path / "t.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "sitecustomize.py").write_text(HIDDEN.format(names=[package]))
+    if name in ("bpe", "tokenizer"):
+        arguments = ["data=text", "data.paths=[a.txt]", *arguments]
+    done = commands.run(*arguments, "train.device=cpu", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{commands.ROOT}")
+    assert done.returncode == 2, done.stderr
+    assert f"needs the package '{package}', which is not installed; install it with: pip install -e '.[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
