@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -12,16 +13,16 @@ from trainer.cli import main
 def train(config) -> None:
     """Launch the workers that `config` asks for, unless the run is over."""
     from trainer.checkpoint.directory import find, finished
+    from trainer.posttrain.run import check, posttrain
 
+    check(config)
     if told := finished(config):
         if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every process finds it so
             print(told)
     else:
         find(Path(config.run_dir), config.checkpoint.resume)  # what is wrong with it is said before any process starts
-        config.launcher.launch(config)
+        config.launcher.launch(dataclasses.replace(config, compress={}))
     if config.compress:
-        from trainer.posttrain.run import posttrain
-
         posttrain(config)
 
 

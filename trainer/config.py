@@ -25,7 +25,18 @@ from trainer.errors import ConfigError
 from trainer.launchers.base import Launcher
 from trainer.models.base import Model
 from trainer.part import Part
-from trainer.sections import CheckpointConfig, EvalConfig, LoaderConfig, LogConfig, OptimConfig, ProfileConfig, RunConfig, TrainConfig, WandbConfig
+from trainer.sections import (
+    CheckpointConfig,
+    EvalConfig,
+    LoaderConfig,
+    LogConfig,
+    OptimConfig,
+    PosttrainConfig,
+    ProfileConfig,
+    RunConfig,
+    TrainConfig,
+    WandbConfig,
+)
 from trainer.strategies.base import Strategy
 from trainer.writing import write_whole
 
@@ -54,6 +65,7 @@ class Config:
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     compress: dict[str, Compressor] = field(default_factory=dict)
     """Compression after training, in order."""
+    posttrain: PosttrainConfig = field(default_factory=PosttrainConfig)
 
 
 def config_dir() -> Path:
@@ -172,13 +184,17 @@ def default_strategy(config: Config) -> Strategy:
 def default_name(config: Config) -> str:
     """A name for the run: what it trains, how, and a hash of the config: the same on every node."""
     plain = to_plain(config)
-    for other in ("run_dir", "log", "wandb", "compress"):  # as they differ from node to node, or come after training
+    for other in ("run_dir", "log", "wandb", "compress", "posttrain"):  # as they differ from node to node, or come after training
         plain.pop(other)
     for per_node in config.launcher.per_node():
         plain["launcher"].pop(per_node)
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
     assert config.strategy is not None
-    return f"{type(config.model).__name__.lower()}-{config.strategy.name}-{digest}"
+    return f"{type(config.model).__name__.lower()}-{config.strategy.name}-{digest(plain)}"
+
+
+def digest(plain: dict[str, Any]) -> str:
+    """8 characters that stand for these values."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def save(config: Config, path: Path) -> None:

@@ -110,6 +110,7 @@ def train_steps(
 
         if not engine.model.training:  # `train` walks over every module
             engine.model.train()
+        model.begin_step(engine.module, step / config.train.max_steps)
         divisor = count if isinstance(count, torch.Tensor) or count else math.nan  # no label that counts: a bad step
         if isinstance(divisor, torch.Tensor) or divisor != scaled_by:  # mostly it is the same number
             scale, scaled_by = torch.as_tensor(ranks / divisor, dtype=dtype, device=engine.device), divisor

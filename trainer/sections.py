@@ -179,3 +179,19 @@ class ProfileConfig:
 
     steps: list[int] = field(default_factory=list)
     """[first, last]: write a Chrome trace of these steps, both included, to `run_dir`/profile."""
+
+
+@dataclass
+class PosttrainConfig:
+    """What is asked of a compressed model, and how it is measured."""
+
+    quality: str = "loss"
+    """The metric of the evaluation that says how good a model is."""
+    higher_is_better: bool = False
+    """Of `quality`; a loss is better when it is lower."""
+    max_quality_loss: float | None = None
+    """How much worse than before, as a share of the value before, `quality` may be; more fails the run. Null: whatever comes out."""
+    latency_pairs: int = 30
+    """Passes of each of the two models whose latency is compared, in turns; 0: it is not measured, and no process holds a model whole."""
+    evaluation_samples: int | None = None
+    """Of the evaluation split, for the figures before and after; null: all."""

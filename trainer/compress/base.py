@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,29 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trainer.compress.subject import Change, Subject
+    from trainer.models.base import Model
+
+
+@dataclass(kw_only=True)
+class FineTune:
+    """Training within a chain of compressions: on the run's own data, under its strategy, as an ordinary run."""
+
+    steps: int = 0
+    """Optimizer steps; 0: none."""
+    lr: float | None = None
+    """Peak learning rate; null: a tenth of `optim.lr`."""
+
+    def validate(self, key: str) -> None:
+        """Raise `ConfigError` for what cannot be trained."""
+        if self.steps < 0:
+            raise ConfigError(f"{key}.steps={self.steps}: must be at least 0")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ConfigError(f"{key}.lr={self.lr}: must be above 0, or null for a tenth of optim.lr")
 
 
 @dataclass(kw_only=True)
 class Compressor(Part):
-    """One way to make a trained model smaller. `run` is called on every rank with the same arguments."""
+    """One way to make a trained model smaller. What it does is called on every rank with the same arguments."""
 
     packs: ClassVar[bool] = False
     """Whether the layers it leaves hold no plain weights any more, so that nothing may follow it."""
@@ -46,6 +65,20 @@ class Compressor(Part):
             names = list(layers)
             like = f"; they are named like {names[0]}, {names[-1]}" if names else ""
             raise ConfigError(f"{key}: layers={self.layers} exclude={self.exclude} choose none of the model's {len(names)} layers{like}")
+
+    def training(self) -> FineTune:
+        """What is trained between `prepare` and `run`; without steps, `prepare` is not called either."""
+        return FineTune()
+
+    def prepare(self, subject: Subject) -> Change:
+        """Give layers the form in which they are trained. A collective."""
+        from trainer.compress.subject import Change
+
+        return Change()
+
+    def in_training(self, model: Model, teacher: Model, taught_from: str) -> Model:
+        """The model that is trained: `model`, as `prepare` has left it. `teacher`: the one before all compression, with the checkpoint of its values."""
+        return model
 
     @abstractmethod
     def run(self, subject: Subject) -> Change:

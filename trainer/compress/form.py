@@ -31,6 +31,9 @@ class CompressedLayer(nn.Module):
         """The form that `replace` makes into such a layer."""
         return {LAYER: f"{cls.__module__}.{cls.__qualname__}", **knobs}
 
+    def begin_step(self, done: float) -> None:
+        """Told before each step of a training, of which the share `done`, from 0 to 1, is over when that step is."""
+
 
 def replace(module: nn.Module, forms: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """`module`, as built plain, with the layers of `forms` (full name to form) in their places.

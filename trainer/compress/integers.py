@@ -62,7 +62,9 @@ def quantize(subject: Subject, knobs: Quantize) -> Change:
         for key, value in (("weight", integers), ("scale", scale)):
             if isinstance(weight, DTensor):
                 shape = torch.Size((weight.shape[0], *value.shape[1:]))
-                value = DTensor.from_local(value, weight.device_mesh, weight.placements, run_check=False, shape=shape, stride=torch.empty(shape, device="meta").stride())
+                value = DTensor.from_local(
+                    value, weight.device_mesh, weight.placements, run_check=False, shape=shape, stride=torch.empty(shape, device="meta").stride()
+                )
             change.values[f"{name}.{key}"] = value
         if layer.bias is not None:
             change.values[f"{name}.bias"] = layer.bias.detach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
@@ -23,6 +24,8 @@ class Compressed(Model):
     base: Model = MISSING
     forms: dict[str, Any] = field(default_factory=dict)
     """Full name of a layer to its form (see `trainer.compress.form`)."""
+    start: str | None = None
+    """A checkpoint that fresh values come from; null: they are drawn anew, for a checkpoint to replace."""
 
     def validate(self) -> None:
         self.base.validate()
@@ -45,10 +48,31 @@ class Compressed(Model):
         return self.base.metrics(module, batch)
 
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
-        self.base.initialise(module, leaf)
+        from trainer.compress.form import CompressedLayer
+
+        if isinstance(leaf, CompressedLayer):
+            leaf.reset_parameters()  # type: ignore[operator]
+        else:
+            self.base.initialise(module, leaf)
 
     def weights(self) -> Callable[[str], Tensor] | None:
-        return None if self.forms else self.base.weights()
+        from trainer.checkpoint.export import MODEL
+        from trainer.checkpoint.tensors import StoredTensors
+
+        if self.start is None:
+            return None if self.forms else self.base.weights()
+        stored = StoredTensors(Path(self.start))
+        return lambda name: stored.read(MODEL + name)
+
+    def begin_step(self, module: nn.Module, done: float) -> None:
+        for name in self.forms:
+            module.get_submodule(name).begin_step(done)  # type: ignore[operator]
+
+    def identity(self) -> dict[str, Any]:
+        return {"base": self.base.identity(), "forms": self.forms}
+
+    def check(self, spec: Mapping[str, Any]) -> None:
+        self.base.check(spec)
 
     def decays(self, name: str, parameter: Tensor, owner: nn.Module) -> bool:
         return self.base.decays(name, parameter, owner)

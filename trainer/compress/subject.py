@@ -37,9 +37,11 @@ class Change:
     """What a compressor has made of a subject."""
 
     forms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Full name of a layer to its new form (see `trainer.compress.form`)."""
+    """Full name of a layer to its new form (see `trainer.compress.form`); an empty one: the plain layer again."""
     values: dict[str, Tensor] = field(default_factory=dict)
     """Values of the parameters of those layers by their full names, cut as `cut` does it."""
+    model: Model | None = None
+    """Another model in the place of the subject's, whose values are all in `values`."""
     told: dict[str, dict[str, float]] = field(default_factory=dict)
     """Figures for the report, by layer."""
 

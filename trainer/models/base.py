@@ -52,6 +52,9 @@ class Model(Part):
         """The repeated layers, in order: units of sharding, checkpointing and compilation."""
         return []
 
+    def begin_step(self, module: nn.Module, done: float) -> None:
+        """Told before each training step, of a run of which the share `done`, from 0 to 1, is over when that step is."""
+
     @abstractmethod
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss summed over the valid elements of `batch` (a scalar; never a mean)."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainer import config as configs
-from trainer.checkpoint.directory import list_whole, read_manifest
+from trainer.checkpoint.directory import has_manifest, list_whole, read_manifest
 from trainer.checkpoint.export import MODEL
 from trainer.checkpoint.tensors import StoredTensors
 from trainer.checkpoint.verify import check
@@ -26,22 +26,25 @@ class Loaded(NamedTuple):
     """`config.model` knows its loss and metrics."""
 
 
-def load(run_dir: Path | str) -> Loaded:
-    """The model of the newest checkpoint of `run_dir`, whatever strategy and number of ranks wrote it.
+def load(path: Path | str) -> Loaded:
+    """The model of a checkpoint, or of the newest one of a run directory, whatever strategy and number of ranks wrote it.
 
     Raises:
         ConfigError: there is none.
         RunError: it is damaged.
     """
-    whole = list_whole(Path(run_dir))
-    if not whole:
-        raise ConfigError(f"{run_dir}: has no whole checkpoint")
-    check(whole[-1])
-    manifest = read_manifest(whole[-1])
+    path = Path(path)
+    if not has_manifest(path):
+        whole = list_whole(path)
+        if not whole:
+            raise ConfigError(f"{path}: has no whole checkpoint")
+        path = whole[-1]
+    check(path)
+    manifest = read_manifest(path)
     config = configs.from_plain(manifest["config"])
     with torch.device("meta"):
         module = config.model.build(manifest["data_spec"])
-    stored = StoredTensors(whole[-1])
+    stored = StoredTensors(path)
     ties = {id(value): name for name, value in module.named_parameters()}
     values = {name: stored.read(MODEL + name) for name in {**dict(module.named_parameters()), **_persistent(module)}}
     everywhere = {name: values[ties[id(value)]] for name, value in module.named_parameters(remove_duplicate=False)}

@@ -1,37 +1,151 @@
-"""After training: start the workers that compress, and say what they have found. Nothing here imports torch."""
+"""After training: start the workers that compress, and say what they have found. Nothing here imports torch.
+
+A chain is cut into stages, each an ordinary run directory made from the one before: layers in another form, a training, a compression.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trainer.errors import ConfigError
+from trainer import config as configs
+from trainer.checkpoint.directory import finished, list_whole, read_manifest
+from trainer.compress.base import Compressor, FineTune
+from trainer.errors import ConfigError, RunError
+from trainer.models.base import Model
+from trainer.posttrain.report import COMPRESS, lines, write
+from trainer.writing import write_whole
 
 if TYPE_CHECKING:
     from trainer.config import Config
 
-WORK = "trainer.posttrain.worker:run"
+LAYERS, FIGURES = "layers.json", "figures.json"
+PREPARE, COMPRESS_WORK, MEASURE = (f"trainer.posttrain.worker:{work}" for work in ("prepare", "compress", "measure"))
+
+
+def check(config: Config) -> None:
+    """Refuse a chain that makes no sense, before anything starts.
+
+    Raises:
+        ConfigError: names the methods.
+    """
+    packed = None
+    for name, part in config.compress.items():
+        if packed is not None:
+            raise ConfigError(f"compress=[{','.join(config.compress)}]: nothing can follow {packed}, which leaves no plain weights; put {name} before it")
+        part.training().validate(f"compress.{name}.finetune")
+        packed = name if part.packs else None
 
 
 def posttrain(config: Config) -> None:
-    """Do to the finished run of `config` what `config.compress` says, and print the table."""
+    """Do to the finished run of `config` what `config.compress` says, measure the model before and after, and print the table.
+
+    Raises:
+        ConfigError: there is nothing to compress, or a method does not fit.
+        RunError: the quality lost is above `posttrain.max_quality_loss`; the compressed model is there all the same.
+    """
     assert config.run_dir is not None
     if not config.compress:
         raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize]")
-    config.launcher.launch(config, WORK)
-    out = output(Path(config.run_dir), chain_name(config))
-    found = json.loads((out / "compress.json").read_text(encoding="utf-8"))
-    print(f"compressed {out}")
-    for key, value in found["before"].items():
-        print(f"{key:12} {value:.6g} -> {found['after'][key]:.6g}")
+    run_dir = Path(config.run_dir)
+    source = newest(run_dir)
+    out = output(run_dir, config)
+    at, number = source, 0
+    told: dict[str, Any] = {}
+    for names, last in stages(config.compress):
+        stage = dataclasses.replace(config, compress={name: config.compress[name] for name in names})
+        tune = config.compress[names[0]].training()
+        if tune.steps:
+            number += 1
+            at = _launched(stage, PREPARE, at, out / "stages" / f"{number}-{names[0]}")
+            at = _trained(stage, tune, source, at, out / "stages" / f"{number}-{names[0]}-trained")
+        number += 1
+        place = out if last else out / "stages" / f"{number}-{'-'.join(names)}"
+        at = _launched(stage, COMPRESS_WORK, at, place)
+        told |= _read(place / LAYERS)
+    config.launcher.launch(_on(config, source, out), MEASURE)
+    chain = {name: configs.to_plain(part) for name, part in config.compress.items()}
+    found = {"from": str(source), "made": str(at), "chain": chain, **_read(out / FIGURES), "layers": told}
+    write_whole(out / COMPRESS, json.dumps(found, indent=1))
+    print("\n".join(lines(found)))
+    print(f"compressed model {out}\nreport {write(out)}")
+    _judge(config, found)
 
 
-def chain_name(config: Config) -> str:
-    """What the chain is called: its methods in order."""
-    return "-".join(config.compress)
+def stages(chain: dict[str, Compressor]) -> Iterator[tuple[list[str], bool]]:
+    """(methods that are done by the same workers, whether they are the last); one that trains begins another stage."""
+    groups: list[list[str]] = []
+    for name, part in chain.items():
+        if part.training().steps or not groups:
+            groups.append([])
+        groups[-1].append(name)
+    for number, names in enumerate(groups, 1):
+        yield names, number == len(groups)
 
 
-def output(run_dir: Path, chain: str) -> Path:
-    """The run directory of the compressed model."""
-    return run_dir / "compressed" / chain
+def output(run_dir: Path, config: Config) -> Path:
+    """The run directory of the compressed model: named after its chain, and a hash of what is asked of it."""
+    return run_dir / "compressed" / f"{'-'.join(config.compress)}-{configs.digest({name: configs.to_plain(part) for name, part in config.compress.items()})}"
+
+
+def newest(run_dir: Path) -> Path:
+    """The newest whole checkpoint of `run_dir`."""
+    whole = list_whole(run_dir)
+    if not whole:
+        raise ConfigError(f"{run_dir}: has no whole checkpoint to compress; train first")
+    return whole[-1]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def model_of(checkpoint: Path) -> Model:
+    """The model that a checkpoint has the values of."""
+    return configs.part_from_plain(read_manifest(checkpoint)["config"]["model"])
+
+
+def _on(config: Config, start: Path, out: Path) -> Config:
+    """`config` for work on the checkpoint `start`, which says what model it is of."""
+    model = model_of(start)
+    return dataclasses.replace(config, model=model, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume=str(start)))
+
+
+def _launched(config: Config, work: str, start: Path, out: Path) -> Path:
+    config.launcher.launch(_on(config, start, out), work)
+    return newest(out)
+
+
+def _trained(config: Config, tune: FineTune, source: Path, start: Path, out: Path) -> Path:
+    """Train the model of the checkpoint `start` in `out`, where an earlier training goes on; returns its last checkpoint."""
+    from trainer.compress.model import Compressed
+
+    (part,) = [part for part in config.compress.values() if part.training().steps]
+    prepared = model_of(start)
+    base, forms = (prepared.base, prepared.forms) if isinstance(prepared, Compressed) else (prepared, {})
+    model = part.in_training(Compressed(base=base, forms=forms, start=str(start.resolve())), model_of(source), str(source.resolve()))
+    training = dataclasses.replace(
+        config,
+        model=model,
+        run_dir=str(out),
+        compress={},
+        train=dataclasses.replace(config.train, max_steps=tune.steps, stop_at=None),
+        optim=dataclasses.replace(config.optim, lr=tune.lr or config.optim.lr / 10, warmup_steps=min(config.optim.warmup_steps, tune.steps // 10)),
+        checkpoint=dataclasses.replace(config.checkpoint, resume="auto"),
+    )
+    if not finished(training):
+        training.launcher.launch(training)
+    return newest(out)
+
+
+def _judge(config: Config, found: dict) -> None:
+    limit, quality = config.posttrain.max_quality_loss, config.posttrain.quality
+    if limit is not None and not found["quality_loss"] <= limit:
+        before, after = (found[when]["metrics"][quality]["value"] for when in ("before", "after"))
+        raise RunError(
+            f"{quality} went from {before:.6g} to {after:.6g}, which is {found['quality_loss']:.2%} worse; posttrain.max_quality_loss={limit} allows {limit:.2%}. "
+            "Ask for less compression, or give it training (compress.METHOD.finetune.steps)"
+        )

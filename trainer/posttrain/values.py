@@ -46,12 +46,15 @@ def model_state(engine: Engine) -> dict[str, Any]:
 
 
 def changed(subject: Subject, change: Change, config: Config) -> Subject:
-    """`subject` with the layers of `change` in their new form."""
-    if not change.forms:
+    """`subject` with the layers of `change` in their new form, or with its model."""
+    if not (change.forms or change.model):
         return subject
-    before = subject.model
-    base, forms = (before.base, before.forms) if isinstance(before, Compressed) else (before, {})
-    model = Compressed(base=base, forms={**forms, **change.forms})
+    model = change.model
+    if model is None:
+        before = subject.model
+        base, forms = (before.base, before.forms) if isinstance(before, Compressed) else (before, {})
+        forms = {name: form for name, form in {**forms, **change.forms}.items() if form}
+        model = Compressed(base=base, forms=forms)
     engine = without_values(model, config, subject.samples, subject.engine.device)
     _take(engine, {**_named(subject.engine), **change.values})
     return dataclasses.replace(subject, model=model, engine=engine)

@@ -1,12 +1,14 @@
-"""What each rank does after training: load the model cut over the ranks, compress it, measure it before and after, save it."""
+"""What each rank does after training, with the model cut over the ranks: change its layers' form, compress it, measure it before and after."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from trainer import config as configs
@@ -14,66 +16,77 @@ from trainer import distributed
 from trainer import worker as training
 from trainer.checkpoint.directory import list_whole, read_manifest
 from trainer.checkpoint.save import write
-from trainer.compress.subject import Subject
+from trainer.compress.base import Compressor
+from trainer.compress.subject import Change, Subject
 from trainer.config import Config
 from trainer.distributed import Place
-from trainer.errors import ConfigError
-from trainer.loop import evaluate
 from trainer.posttrain import values
-from trainer.posttrain.run import chain_name, output
+from trainer.posttrain.run import FIGURES, LAYERS, model_of
+from trainer.posttrain.measure import latencies, measured
 from trainer.state import Position
 from trainer.writing import write_whole
 
+Work = Callable[[Config, Path, Path, torch.device], None]
 
-def run(config: Config, place: Place, asked: list[int] | None = None) -> None:
-    """Compress the newest checkpoint of `config.run_dir` as `config.compress` says, as one rank of `place.world_size`.
+
+def prepare(config: Config, place: Place, asked: list[int] | None = None) -> None:
+    """Give the model of the checkpoint `config.checkpoint.resume` the form in which `config.compress` trains it, in `config.run_dir`."""
+    _with_ranks(lambda *given: _change(*given, lambda part, subject: part.prepare(subject)), config, place, asked)
+
+
+def compress(config: Config, place: Place, asked: list[int] | None = None) -> None:
+    """Compress the model of the checkpoint `config.checkpoint.resume` as `config.compress` says, into `config.run_dir`.
 
     Raises:
         ConfigError: a method does not fit the model.
     """
+    _with_ranks(lambda *given: _change(*given, lambda part, subject: part.run(subject)), config, place, asked)
+
+
+def measure(config: Config, place: Place, asked: list[int] | None = None) -> None:
+    """Measure the checkpoint `config.checkpoint.resume` and what `config.run_dir` holds, made from it."""
+    _with_ranks(_measure, config, place, asked)
+
+
+def _with_ranks(work: Work, config: Config, place: Place, asked: list[int] | None) -> None:
     assert config.run_dir is not None
     device = distributed.pick_device(config.train.device.name, place.local_rank)
     distributed.init(place, device, [] if asked is None else asked)
     try:
-        _run(config, Path(config.run_dir), device)
+        work(config, Path(config.checkpoint.resume), Path(config.run_dir), device)
     finally:
         distributed.close()
 
 
-def _run(config: Config, run_dir: Path, device: Any) -> None:
-    whole = distributed.from_rank_0(lambda: list_whole(run_dir))
-    if not whole:
-        raise ConfigError(f"{run_dir}: has no whole checkpoint to compress; train first")
-    manifest = distributed.from_rank_0(lambda: read_manifest(whole[-1]))
-    samples, held_out = config.data.open("train"), config.data.open("eval")
+def _change(config: Config, start: Path, out: Path, device: torch.device, do: Callable[[Compressor, Subject], Change]) -> None:
+    manifest = distributed.from_rank_0(lambda: read_manifest(start))
+    samples = config.data.open("train")
     engine = values.without_values(config.model, config, samples, device)
-    values.load(engine, whole[-1])
+    values.load(engine, start)
     subject = Subject(config.model, engine, samples, config.eval.batch_size)
     for name, part in config.compress.items():
         part.check(subject.layers(), f"compress.{name}")
-    before = measure(subject, held_out, config)
     told: dict[str, Any] = {}
     for name, part in config.compress.items():
-        change = part.run(subject)
+        change = do(part, subject)
         told[name] = change.told
         subject = values.changed(subject, change, config)
-    after = measure(subject, held_out, config)
-    out = output(run_dir, chain_name(config))
-    compressed = dataclasses.replace(config, model=subject.model, compress={}, run_dir=str(out))
-    facts = training.manifest_facts(compressed, samples)
-    write(values.model_state(subject.engine), Position(manifest["step"], manifest["tokens"]), out, {**facts, "imported_from": str(whole[-1])})
+    made = dataclasses.replace(config, model=subject.model, compress={}, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume="auto"))
+    facts = training.manifest_facts(made, samples)
+    write(values.model_state(subject.engine), Position(manifest["step"], manifest["tokens"]), out, {**facts, "imported_from": str(start)})
     if dist.get_rank() == 0:
-        configs.save(compressed, out / "config.yaml")
-        write_whole(out / "compress.json", json.dumps({"from": str(whole[-1]), "chain": list(config.compress), "before": before, "after": after, "layers": told}, indent=1))
+        configs.save(made, out / "config.yaml")
+        write_whole(out / LAYERS, json.dumps({name: layers for name, layers in told.items() if layers}))
+    dist.barrier()
 
 
-def measure(subject: Subject, held_out: Any, config: Config) -> dict[str, float]:
-    """Figures of the model as it is."""
-    found = evaluate(subject.engine, subject.model, held_out, config.eval.batch_size)
-    assert found is not None
-    state = values.model_state(subject.engine)
-    return {
-        **found.means(),
-        "parameters": float(sum(value.numel() for value in state.values())),
-        "bytes": float(sum(value.numel() * value.element_size() for value in state.values())),
-    }
+def _measure(config: Config, start: Path, out: Path, device: torch.device) -> None:
+    held_out = config.data.open("eval")
+    made = distributed.from_rank_0(lambda: list_whole(out))[-1]
+    found = measured([(model_of(path), path) for path in (start, made)], config, held_out, device)
+    if dist.get_rank() == 0:
+        if config.posttrain.latency_pairs:
+            for figures, latency in zip((found["before"], found["after"]), latencies([start, made], held_out, config.posttrain.latency_pairs), strict=True):
+                figures["latency"] = latency
+        write_whole(out / FIGURES, json.dumps(found))
+    dist.barrier()
