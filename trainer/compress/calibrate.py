@@ -92,7 +92,7 @@ def _collect(block: nn.Module, layers: Mapping[str, nn.Module], calls: list[Call
     with ExitStack() as stack:
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(watch(name)).remove)
-        for (args, kwargs), weight in zip(calls, weights, strict=True):
+        for (args, kwargs), weight in zip(calls, weights, strict=True):  # noqa: B007 -- the hooks read it
             block(*args, **kwargs)
     if dist.get_world_size() > 1:
         for name in sorted(sums):

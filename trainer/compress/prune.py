@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from trainer.compress.base import Compressor
+from trainer.compress.base import Compressor, FineTune
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Prune(Compressor):
     """N:M, such as 2:4: of each M weights next to each other in a row, N are kept, whatever `sparsity`."""
     calibration_samples: int = 128
     """Samples of the training data, for wanda."""
+    finetune: FineTune = field(default_factory=FineTune)
+    """With steps: train while the sparsity rises from 0 (by magnitude within each row), then prune what the training has left out."""
 
     def validate(self) -> None:
         if not 0 < self.sparsity < 1:
@@ -49,6 +51,8 @@ class Prune(Compressor):
             raise ConfigError(f"compress.prune.calibration_samples={self.calibration_samples}: must be at least 1")
         if self.importance is Importance.wanda and self.scope is Scope.layer:
             raise ConfigError("compress.prune.scope=layer: Wanda compares within a row; give scope=row, or importance=magnitude")
+        if self.finetune.steps and (self.importance is not Importance.magnitude or self.scope is not Scope.row):
+            raise ConfigError("compress.prune.finetune.steps: training goes by magnitude within rows; give importance=magnitude scope=row")
         self.group()
 
     def group(self) -> tuple[int, int] | None:
@@ -59,6 +63,14 @@ class Prune(Compressor):
         if not (kept.isdigit() and of.isdigit() and 0 < int(kept) < int(of)):
             raise ConfigError(f"compress.prune.pattern={self.pattern}: must be N:M with N less than M, such as 2:4")
         return int(kept), int(of)
+
+    def training(self) -> FineTune:
+        return self.finetune
+
+    def prepare(self, subject: Subject) -> Change:
+        from trainer.compress.pruning import masked
+
+        return masked(subject, self)
 
     def run(self, subject: Subject) -> Change:
         from trainer.compress.pruning import prune

@@ -21,7 +21,16 @@ def prune(subject: Subject, knobs: Prune) -> Change:
         for sums in block_by_block(subject, layers, knobs.calibration_samples, squares):
             for name, square in sums.items():
                 _prune_layer(layers[name], square.sqrt(), knobs)
-    return Change()
+    return Change(forms={name: {} for name in layers if knobs.finetune.steps})
+
+
+def masked(subject: Subject, knobs: Prune) -> Change:
+    """The chosen layers as ones that are pruned while they are trained."""
+    from trainer.compress.masked import MaskedConv2d, MaskedLinear
+
+    form = {"sparsity": knobs.sparsity, "pattern": knobs.pattern}
+    layers = knobs.chosen(subject.layers())
+    return Change(forms={name: (MaskedConv2d if isinstance(layer, nn.Conv2d) else MaskedLinear).form(**form) for name, layer in layers.items()})
 
 
 def _prune_layer(layer: nn.Module, norms: Tensor | None, knobs: Prune) -> None:

@@ -146,6 +146,6 @@ def _judge(config: Config, found: dict) -> None:
     if limit is not None and not found["quality_loss"] <= limit:
         before, after = (found[when]["metrics"][quality]["value"] for when in ("before", "after"))
         raise RunError(
-            f"{quality} went from {before:.6g} to {after:.6g}, which is {found['quality_loss']:.2%} worse; posttrain.max_quality_loss={limit} allows {limit:.2%}. "
-            "Ask for less compression, or give it training (compress.METHOD.finetune.steps)"
+            f"{quality} went from {before:.6g} to {after:.6g}, which is {found['quality_loss']:.2%} worse; posttrain.max_quality_loss={limit} "
+            f"allows {limit:.2%}. Ask for less compression, or give it training (compress.METHOD.finetune.steps)"
         )

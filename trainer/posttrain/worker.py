@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from trainer.compress.subject import Change, Subject
 from trainer.config import Config
 from trainer.distributed import Place
 from trainer.posttrain import values
-from trainer.posttrain.run import FIGURES, LAYERS, model_of
 from trainer.posttrain.measure import latencies, measured
+from trainer.posttrain.run import FIGURES, LAYERS, model_of
 from trainer.state import Position
 from trainer.writing import write_whole
 
@@ -31,7 +32,7 @@ Work = Callable[[Config, Path, Path, torch.device], None]
 
 def prepare(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Give the model of the checkpoint `config.checkpoint.resume` the form in which `config.compress` trains it, in `config.run_dir`."""
-    _with_ranks(lambda *given: _change(*given, lambda part, subject: part.prepare(subject)), config, place, asked)
+    _with_ranks(partial(_change, lambda part, subject: part.prepare(subject)), config, place, asked)
 
 
 def compress(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -40,7 +41,7 @@ def compress(config: Config, place: Place, asked: list[int] | None = None) -> No
     Raises:
         ConfigError: a method does not fit the model.
     """
-    _with_ranks(lambda *given: _change(*given, lambda part, subject: part.run(subject)), config, place, asked)
+    _with_ranks(partial(_change, lambda part, subject: part.run(subject)), config, place, asked)
 
 
 def measure(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -58,7 +59,7 @@ def _with_ranks(work: Work, config: Config, place: Place, asked: list[int] | Non
         distributed.close()
 
 
-def _change(config: Config, start: Path, out: Path, device: torch.device, do: Callable[[Compressor, Subject], Change]) -> None:
+def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: Path, out: Path, device: torch.device) -> None:
     manifest = distributed.from_rank_0(lambda: read_manifest(start))
     samples = config.data.open("train")
     engine = values.without_values(config.model, config, samples, device)
