@@ -41,6 +41,9 @@ class Compressed(Model):
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return self.base.loss(module, batch)
 
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.base.outputs(module, batch)
+
     def count(self, batch: Mapping[str, Tensor]) -> int:
         return self.base.count(batch)
 

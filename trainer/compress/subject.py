@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from trainer.checkpoint.export import MODEL
 from trainer.data.base import Samples
 from trainer.models.base import Model
 from trainer.strategies.engine import Engine
@@ -30,6 +31,10 @@ class Subject:
     def layers(self) -> dict[str, nn.Module]:
         """Full names and modules of what can be compressed."""
         return layers_of(self.model, self.engine.module)
+
+    def values(self) -> dict[str, Tensor]:
+        """Parameters and persistent buffers by their names in the model."""
+        return {name.removeprefix(MODEL): value for name, value in self.engine.state_dict().items() if name.startswith(MODEL)}
 
 
 @dataclass

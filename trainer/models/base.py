@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.base import IGNORE
+from trainer.errors import ConfigError
 from trainer.part import Part
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Model(Part):
     @abstractmethod
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss summed over the valid elements of `batch` (a scalar; never a mean)."""
+
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the loss compares with the labels: (..., classes) logits for labels of (...), or values of their shape. For distillation."""
+        raise ConfigError(f"{type(self).__name__}: has no `outputs` to learn from a teacher with; give it that method")
 
     def count(self, batch: Mapping[str, Tensor]) -> int:
         """How many valid elements `loss` sums over in `batch` (CPU tensors, called by the loader)."""

@@ -137,6 +137,9 @@ class GPT(LanguageModel):
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return module(batch["input_ids"], labels=batch["labels"], document_ids=batch.get("document_ids"))
 
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return module(batch["input_ids"], document_ids=batch.get("document_ids"))
+
     def attention_size(self, module: nn.Module) -> tuple[int, int]:
         return self.layers, self.dim
 

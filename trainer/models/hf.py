@@ -83,10 +83,13 @@ class HF(LanguageModel):
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         from trainer.models.cross_entropy import widened_cross_entropy
+
+        return widened_cross_entropy(self.outputs(module, batch), batch["labels"])
+
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         from trainer.models.hf_module import packing
 
-        logits = module(input_ids=batch["input_ids"], use_cache=False, **packing(batch)).logits
-        return widened_cross_entropy(logits, batch["labels"])
+        return module(input_ids=batch["input_ids"], use_cache=False, **packing(batch)).logits
 
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         """As transformers does: its rule for the layer, then the rule of the layer's parent (GPT-2 scales some so)."""

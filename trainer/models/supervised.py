@@ -21,10 +21,13 @@ class SupervisedModel(Model):
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Cross-entropy, or with floating labels squared error, summed over samples."""
-        return _summed_loss(module(_inputs(batch)), batch["labels"])
+        return _summed_loss(self.outputs(module, batch), batch["labels"])
+
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return module(_inputs(batch))
 
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs, labels = module(_inputs(batch)), batch["labels"]
+        outputs, labels = self.outputs(module, batch), batch["labels"]
         sums = {"loss": _summed_loss(outputs, labels)}
         if not labels.is_floating_point():
             sums["accuracy"] = (outputs.argmax(-1) == labels).sum()

@@ -27,4 +27,5 @@ def side_by_side(models: Sequence[tuple[Model, nn.Module]], batch: Mapping[str, 
                 model.metrics(module, batch)
                 if number >= WARM_UP:
                     times[i].append(time.perf_counter() - start)
+    threads = torch.get_num_threads()
     return [{"median": statistics.median(taken), "p90": statistics.quantiles(taken, n=10)[-1], "passes": pairs, "threads": threads} for taken in times]

@@ -56,7 +56,7 @@ def changed(subject: Subject, change: Change, config: Config) -> Subject:
         forms = {name: form for name, form in {**forms, **change.forms}.items() if form}
         model = Compressed(base=base, forms=forms)
     engine = without_values(model, config, subject.samples, subject.engine.device)
-    _take(engine, {**_named(subject.engine), **change.values})
+    _take(engine, {**subject.values(), **change.values})
     return dataclasses.replace(subject, model=model, engine=engine)
 
 
