@@ -28,14 +28,16 @@ STRATEGIES: dict[str, Strategy] = {"ddp": DDP(), "fsdp": FSDP(), "hsdp": HSDP(),
 
 
 def trained_form(original: Any, kind: Kind, sparse: bool = False) -> Any:
-    layer = (FakeQuantizedConv2d if isinstance(original, nn.Conv2d) else FakeQuantizedLinear).replacing(original, kind=kind.name, group_size=4, sparse=sparse)
+    layer: Any = (FakeQuantizedConv2d if isinstance(original, nn.Conv2d) else FakeQuantizedLinear).replacing(
+        original, kind=kind.name, group_size=4, sparse=sparse
+    )
     layer.load_state_dict(original.state_dict(), strict=False)
     return layer
 
 
 @pytest.mark.parametrize(("original", "shape"), [LINEAR, CONV], ids=["linear", "conv"])
 @pytest.mark.parametrize(("kind", "becomes"), [(Kind.int8, Int8), (Kind.int8_dynamic, Dynamic), (Kind.int8_static, Static)])
-def test_a_layer_gives_in_training_what_its_integers_will_give(kind: Kind, becomes, original: nn.Module, shape: tuple[int, ...]) -> None:
+def test_a_layer_gives_in_training_what_its_integers_will_give(kind: Kind, becomes, original: Any, shape: tuple[int, ...]) -> None:
     later = filled(becomes, original)
     layer = trained_form(original, kind)
     if kind is Kind.int8_static:

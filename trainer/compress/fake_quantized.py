@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from trainer.compress.digits import to_levels
@@ -21,6 +20,8 @@ class FakeQuantized(Kept):
     kind: Kind
     group_size: int
     sparse: bool
+    input_scale: Tensor
+    input_zero_point: Tensor
 
     def set_knobs(self, kind: str, group_size: int, sparse: bool) -> Self:  # type: ignore[override]
         self.kind, self.group_size, self.sparse = Kind[kind], group_size, sparse
@@ -49,8 +50,8 @@ class FakeQuantized(Kept):
             return Straight.apply(x, (levels * scale).to(x.dtype), None)  # type: ignore[return-value]
         if self.kind is Kind.int8_static:
             scale, zero_point = self.input_scale, self.input_zero_point
-            value = ((range_levels(self, x.detach()) - zero_point) * scale).to(x.dtype)  # type: ignore[operator]
-            within = (x.detach() - value).abs() <= scale  # type: ignore[operator]
+            value = ((range_levels(x.detach(), scale, zero_point) - zero_point) * scale).to(x.dtype)
+            within = (x.detach() - value).abs() <= scale
             return Straight.apply(x, value, within)  # type: ignore[return-value]
         return x
 

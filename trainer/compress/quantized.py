@@ -66,18 +66,15 @@ class Integer(Int8):
 
     def sums(self, levels: Tensor, zero_point: Tensor | None) -> Tensor:
         """The exact sums of products of `levels`, less the zero point, with the weights, in int32."""
-        raise NotImplementedError
+        if self.window is not None:
+            padded = self.window.padded(levels, 0.0 if zero_point is None else float(zero_point))
+            return self.window.sums(padded.to(torch.int8), self.weight)
+        return product(levels.to(torch.int8).reshape(-1, levels.shape[-1]), self.weight).view(*levels.shape[:-1], -1)
 
     def forward(self, x: Tensor) -> Tensor:
         levels, scale, zero_point = self.levels(x)
         y = self.sums(levels, zero_point) * scale * self._by_output(self.scale)
         return self._with_bias(y.to(x.dtype))
-
-    def _products(self, levels: Tensor, zero_point: Tensor | None) -> Tensor:
-        if self.window is not None:
-            padded = self.window.padded(levels, 0.0 if zero_point is None else float(zero_point))
-            return self.window.sums(padded.to(torch.int8), self.weight)
-        return product(levels.to(torch.int8).reshape(-1, levels.shape[-1]), self.weight).view(*levels.shape[:-1], -1)
 
 
 class Dynamic(Integer):
@@ -86,12 +83,12 @@ class Dynamic(Integer):
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         return (*to_levels(x, one_scale(x, self.weight)), None)
 
-    def sums(self, levels: Tensor, zero_point: Tensor | None) -> Tensor:
-        return self._products(levels, zero_point)
-
 
 class Static(Integer):
     """With one scale and zero point, which calibration has found. `weight_sums`: of each output's integers, for what the zero point adds."""
+
+    input_scale: Tensor
+    input_zero_point: Tensor
 
     def __init__(self, original: nn.Linear | nn.Conv2d) -> None:
         super().__init__(original)
@@ -99,10 +96,10 @@ class Static(Integer):
         register_range(self)
 
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        return range_levels(self, x), self.input_scale, self.input_zero_point  # type: ignore[return-value]
+        return range_levels(x, self.input_scale, self.input_zero_point), self.input_scale, self.input_zero_point
 
     def sums(self, levels: Tensor, zero_point: Tensor | None) -> Tensor:
-        return self._products(levels, zero_point) - zero_point * self._by_output(self.weight_sums)  # type: ignore[operator]
+        return super().sums(levels, zero_point) - zero_point * self._by_output(self.weight_sums)  # type: ignore[operator]
 
 
 class Int4Linear(Quantized):
@@ -143,10 +140,9 @@ def register_range(layer: nn.Module) -> None:
     layer.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int32))
 
 
-def range_levels(layer: nn.Module, x: Tensor) -> Tensor:
-    """`x` as integers, as floats in fp32, beyond the calibrated range its ends."""
-    scale, zero_point = layer.input_scale, layer.input_zero_point
-    return ((x.to(torch.float32) / scale).round() + zero_point).clamp(LOWEST, HIGHEST)  # type: ignore[operator]
+def range_levels(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """`x` as integers, as floats in fp32: beyond the range that they stand for its ends."""
+    return ((x.to(torch.float32) / scale).round() + zero_point).clamp(LOWEST, HIGHEST)
 
 
 def one_scale(x: Tensor, weight: Tensor) -> tuple[int, ...]:

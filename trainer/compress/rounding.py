@@ -96,6 +96,6 @@ def of_range(least: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parameters(rows: Tensor, to: Grid) -> tuple[Tensor, Tensor]:
-    found = choose_qparams_affine(rows, to.mapping, to.block(), to.dtype, to.low, to.high)
+    found = choose_qparams_affine(rows, to.mapping, to.block(), to.dtype, to.low, to.high)  # type: ignore[arg-type]
     scale, zero_point = (value.view(len(rows), rows.shape[1] // to.group) for value in found)
     return scale, zero_point
