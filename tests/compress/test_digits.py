@@ -38,7 +38,7 @@ def test_bits_lie_in_a_byte_from_the_lowest_on() -> None:
 
 
 @pytest.mark.parametrize("kind", Kind)
-@pytest.mark.parametrize("shape", [(1, 13, 7), (5, 1030, 3), (33, 64, 40)])
+@pytest.mark.parametrize("shape", [(1, 13, 7), (5, 1030, 3), (33, 64, 40), (6, 1, 5)])
 def test_products_are_those_of_int64(kind: Kind, shape: tuple[int, int, int]) -> None:
     tokens, inputs, outputs = shape
     digits = unpack(kind, pack(kind, drawn(kind, outputs, inputs)), inputs)
