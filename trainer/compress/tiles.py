@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.compress.digits import to_levels
+
 KERNEL = 3
 
 
@@ -84,11 +86,22 @@ def outputs_of(products: Tensor, tile: int, images: int, size: tuple[int, int]) 
     return y.permute(3, 2, 4, 0, 5, 1).reshape(images, channels, down * tile, across * tile)[:, :, : size[0], : size[1]]
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], tile: int) -> Tensor:
-    """What `F.conv2d` gives, with stride 1 and a weight of (outputs, inputs, 3, 3)."""
+def convolve(x: Tensor, weights: Tensor, padding: tuple[int, int], tile: int) -> Tensor:
+    """What `F.conv2d` gives with stride 1, for what `weights_of` gives of its weight."""
     tiles, size = inputs_of(x, tile, padding)
-    y = outputs_of(weights_of(weight, tile) @ tiles, tile, len(x), size)
-    return y if bias is None else y + bias.view(-1, 1, 1)
+    return outputs_of(weights @ tiles, tile, len(x), size)
+
+
+def convolve_int8(x: Tensor, weights: Tensor, padding: tuple[int, int], tile: int, *, per_position: bool) -> Tensor:
+    """`convolve` with both factors of the products in int8, and one scale each, or one each for every position in a tile.
+
+    Positions of a tile of 6 x 6 differ in size by orders of magnitude: with one scale for all, most of them are left a few levels.
+    """
+    dims = (1, 2) if per_position else (0, 1, 2)
+    tiles, size = inputs_of(x, tile, padding)
+    (left, left_scale), (right, right_scale) = to_levels(weights, dims), to_levels(tiles, dims)
+    sums = left.to(torch.float64) @ right.to(torch.float64)  # exact, as integers are
+    return outputs_of((sums * left_scale * right_scale).to(x.dtype), tile, len(x), size)
 
 
 def multiplications(tile: int, size: tuple[int, int]) -> tuple[int, int]:
