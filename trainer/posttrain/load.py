@@ -13,6 +13,7 @@ from trainer.checkpoint.directory import has_manifest, list_whole, read_manifest
 from trainer.checkpoint.export import MODEL
 from trainer.checkpoint.tensors import StoredTensors
 from trainer.checkpoint.verify import check
+from trainer.compress.form import CompressedLayer
 from trainer.config import Config
 from trainer.errors import ConfigError
 
@@ -49,7 +50,10 @@ def load(path: Path | str) -> Loaded:
     values = {name: stored.read(MODEL + name) for name in {**dict(module.named_parameters()), **_persistent(module)}}
     everywhere = {name: values[ties[id(value)]] for name, value in module.named_parameters(remove_duplicate=False)}
     module.load_state_dict({**values, **everywhere}, assign=True)
-    return Loaded(module.eval(), config)
+    for layer in module.eval().modules():
+        if isinstance(layer, CompressedLayer):
+            layer.for_inference()
+    return Loaded(module, config)
 
 
 def _persistent(module: nn.Module) -> dict[str, torch.Tensor]:
