@@ -15,7 +15,7 @@ def integers(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("multiply", [product, padded_product])
-@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(1, 1, 1), (5, 33, 7), (40, 64, 48), (0, 8, 8)])
+@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(1, 1, 1), (3, 1, 2), (5, 33, 7), (40, 64, 48), (0, 8, 8)])
 def test_a_product_is_exact(multiply, tokens: int, inputs: int, outputs: int) -> None:
     x, weight = integers(tokens, inputs), integers(outputs, inputs)
     found = multiply(x, weight)

@@ -49,6 +49,15 @@ def test_a_rank_without_rows_has_none(to) -> None:
     assert values_of(found, to).shape == (0, 24)
 
 
+def test_one_input_has_a_scale_for_each_row_too() -> None:
+    to = grid(Kind.int8, 1, 4)
+    column = torch.tensor([[2.0], [-3.0], [0.0]])
+    found = round_rows(column, to)
+    assert found.integers.tolist() == [[127], [-127], [0]]
+    assert torch.allclose(values_of(found, to), column)
+    assert torch.allclose(in_training(column, to), column)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("to", GRIDS)
 def test_training_computes_with_what_the_integers_will_stand_for(to, dtype: torch.dtype) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.compress.quantize import Kind
@@ -96,6 +97,8 @@ def of_range(least: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parameters(rows: Tensor, to: Grid) -> tuple[Tensor, Tensor]:
-    found = choose_qparams_affine(rows, to.mapping, to.block(), to.dtype, to.low, to.high)  # type: ignore[arg-type]
+    block = (1, max(to.group, 2))  # a block of one is taken for the whole tensor; the range has 0 in it anyway
+    padded = rows if to.group > 1 else F.pad(rows, (0, 1))
+    found = choose_qparams_affine(padded, to.mapping, block, to.dtype, to.low, to.high)  # type: ignore[arg-type]
     scale, zero_point = (value.view(len(rows), rows.shape[1] // to.group) for value in found)
     return scale, zero_point
