@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from tests import ranks
 from tests.compress import small
 from trainer.compress.base import Compressor
+from trainer.compress.binarize import Binarize, Kind
 from trainer.compress.low_rank import LowRank
 from trainer.compress.prune import Importance, Prune, Scope
 from trainer.compress.quantize import Quantize
@@ -23,6 +24,8 @@ WITHOUT_DATA: dict[str, list[Compressor]] = {
     "svd": [LowRank(whiten=False, ratio=0.4)],
     "energy": [LowRank(whiten=False, ratio=None, energy=0.6)],
     "int8": [Quantize()],
+    "binary": [Binarize(kind=Kind.binary)],
+    "ternary": [Binarize(kind=Kind.ternary)],
     "prune-svd-int8": [Prune(importance=Importance.magnitude), LowRank(whiten=False, ratio=0.5), Quantize()],
 }
 CALIBRATED: dict[str, list[Compressor]] = {
