@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests import ranks
-from tests.compress import subjects
-from tests.tiny import Tiny
 from trainer.compress.binarize import Activations, Binarize, Kind
 from trainer.compress.binarized import BinarizedConv2d, BinarizedLinear, Packed, PackedConv2d, PackedLinear, binarize, row_sums, trained
 from trainer.compress.digits import to_levels
-from trainer.compress.form import LAYER
 
 KINDS = [pytest.param(kind, id=kind.name) for kind in Kind]
-
-
-def packed_on_rank() -> dict[str, tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]]:
-    found = {}
-    for kind in Kind:
-        subject, _ = subjects.fresh(Tiny(dim=10))
-        change = binarize(subject, Binarize(kind=kind))
-        found[kind.name] = subjects.wholes(change), change.forms, change.told
-    return found
-
-
-def test_any_number_of_ranks_packs_the_same_bits() -> None:
-    alone = ranks.run(1, packed_on_rank)[0]
-    assert all(len(forms) == 9 for _, forms, _ in alone.values())
-    for found in (*ranks.run(2, packed_on_rank), *ranks.run(4, packed_on_rank)):
-        for kind, (values, forms, told) in found.items():
-            expected, *rest = alone[kind]
-            assert [forms, told] == rest
-            assert values.keys() == expected.keys()
-            assert all(value.equal(expected[name]) for name, value in values.items())
 
 
 def layers(kind: Kind, activations: Activations, conv: bool) -> tuple[nn.Module, Packed, Tensor]:
@@ -57,14 +31,16 @@ def layers(kind: Kind, activations: Activations, conv: bool) -> tuple[nn.Module,
     return training, packed, x
 
 
+class Alone:
+    """A subject of some layers, on one rank."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        self.layers = lambda: layers
+
+
 def pack_alone(plain: nn.Module, kind: Kind) -> dict[str, Tensor]:
     """The packed weight and scale of one layer, by `binarize`."""
-
-    class One:
-        def layers(self) -> dict[str, nn.Module]:
-            return {"it": plain}
-
-    change = binarize(One(), Binarize(kind=kind))  # type: ignore[arg-type]
+    change = binarize(Alone(it=plain), Binarize(kind=kind))  # type: ignore[arg-type]
     return {key: change.values[f"it.{key}"] for key in ("weight", "scale")}
 
 
@@ -82,6 +58,7 @@ def test_packed_linear_gives_the_integer_result(kind: Kind) -> None:
     _, packed, x = layers(kind, Activations.int8, False)
     levels, scale = to_levels(x, (-1,))
     sums = levels.to(torch.int64) @ packed.digits().to(torch.int64).t()
+    assert packed.bias is not None
     assert packed(x).equal(sums.to(torch.float32) * scale * packed.scale + packed.bias)
 
 
@@ -129,12 +106,20 @@ def test_sum_of_a_row_is_the_same_alone_and_among_others() -> None:
     assert all(row_sums(row.unsqueeze(0)).equal(both) for row, both in zip(rows, row_sums(rows).unsqueeze(1), strict=True))
 
 
-def trained_on_rank() -> dict[str, Any]:
-    subject, _ = subjects.fresh(Tiny(dim=10))
-    return trained(subject, Binarize(kind=Kind.binary, exclude=["*.gate"])).forms
-
-
 def test_what_is_trained_is_what_was_chosen() -> None:
-    (forms,) = ranks.run(1, trained_on_rank)
-    assert sorted(forms) == [f"blocks.{number}.{name}" for number in range(3) for name in ("down", "up")]
-    assert {form[LAYER] for form in forms.values()} == {"trainer.compress.binarized.BinarizedLinear"}
+    layers = Alone(a=nn.Linear(2, 2), b=nn.Linear(2, 2), c=nn.Conv2d(2, 2, 1))
+    change = trained(layers, Binarize(kind=Kind.binary, exclude=["b"]))  # type: ignore[arg-type]
+    knobs = {"kind": "binary", "activations": "int8"}
+    assert change.forms == {"a": BinarizedLinear.form(**knobs), "c": BinarizedConv2d.form(**knobs)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_error_and_zeros_are_those_of_the_layer(kind: Kind) -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(20, 7)
+    layer = BinarizedLinear.replacing(plain, kind=kind.name, activations="float")
+    layer.load_state_dict(plain.state_dict())
+    told = binarize(Alone(it=plain), Binarize(kind=kind)).told["it"]  # type: ignore[arg-type]
+    made = layer.effective().detach()
+    assert told["error"] == pytest.approx(float((made - plain.weight.detach()).norm() / plain.weight.detach().norm()), rel=1e-5)
+    assert told["zeros"] == int((made == 0).sum()) / 140

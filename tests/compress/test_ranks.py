@@ -12,6 +12,8 @@ from torch.distributed.tensor import DTensor
 from tests import ranks
 from tests.compress import small
 from trainer.compress.base import Compressor
+from trainer.compress.binarize import Binarize
+from trainer.compress.binarize import Kind as Bits
 from trainer.compress.low_rank import LowRank
 from trainer.compress.prune import Importance, Prune, Scope
 from trainer.compress.quantize import Kind, Quantize
@@ -25,6 +27,8 @@ WITHOUT_DATA: dict[str, list[Compressor]] = {
     "int8": [Quantize()],
     "int8-dynamic": [Quantize(kind=Kind.int8_dynamic)],
     "int4": [Quantize(kind=Kind.int4, group_size=6)],
+    "binary": [Binarize(kind=Bits.binary)],
+    "ternary": [Binarize(kind=Bits.ternary)],
     "prune-svd-int8": [Prune(importance=Importance.magnitude), LowRank(whiten=False, ratio=0.5), Quantize()],
 }
 CALIBRATED: dict[str, list[Compressor]] = {

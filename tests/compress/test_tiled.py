@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests import ranks
-from tests.compress import subjects
+from tests import ranks, tiny
+from tests.compress import small
 from tests.tiny import VOCAB, Tiny
 from trainer.compress.form import replace
 from trainer.compress.tiled import WinogradConv2d, figures, tile
 from trainer.compress.winograd import Winograd
 from trainer.errors import ConfigError
+from trainer.strategies.single import Single
 
 
 class Strip(nn.Module):
@@ -44,8 +45,7 @@ class StripModel(Tiny):
 
 
 def winograd_on_rank() -> tuple[dict[str, Any], dict[str, Any]]:
-    subject, _ = subjects.fresh(StripModel())
-    change = tile(subject, Winograd(tile=4))
+    change = tile(small.subject(tiny.config(Single(), model=StripModel())), Winograd(tile=4))
     return change.forms, change.told
 
 
@@ -56,9 +56,9 @@ def test_eligible_layers_take_the_form_and_have_the_same_figures_on_every_rank()
     assert told["first"]["multiplications"] == 6 * 1 * 6 * 5 * 9  # the image is 6 tokens by 5
     assert told["first"]["with winograd"] == 6 * 1 * 2 * 2 * 36
     assert 1e-8 < told["first"]["error"] < 1e-5
-    for found, figures in ranks.run(2, winograd_on_rank):
+    for found, others in ranks.run(2, winograd_on_rank):
         assert found == forms
-        assert figures["first"] == pytest.approx(told["first"], rel=1e-6)
+        assert others["first"] == pytest.approx(told["first"], rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [2, 4])
