@@ -50,6 +50,9 @@ class Compressed(Model):
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.base.metrics(module, batch)
 
+    def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        return self.base.curves(name, rows, weights)
+
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         from trainer.compress.form import CompressedLayer
 
