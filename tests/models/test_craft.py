@@ -87,13 +87,18 @@ def test_the_maps_of_words_become_their_boxes():
         ({"channels": 6}, "model.channels=6: must be a multiple of 4"),
         ({"path": None, "low_text": 0}, "model.low_text=0: must be between 0 and 1"),
         ({"path": "/nowhere", "channels": 8}, "model.channels=8: published weights have 64; give model.path=null for fresh ones"),
-        ({"path": "/nowhere"}, "model.path=/nowhere: is no directory with a model.safetensors; get one with: python -m trainer.fetch craft"),
     ],
 )
 def test_what_cannot_be(knobs, what):
     with pytest.raises(ConfigError) as error:
         Craft(**{"channels": 64, **knobs}).validate()
     assert str(error.value) == what
+
+
+def test_weights_that_are_not_there():
+    with pytest.raises(ConfigError) as error:
+        Craft(path="/nowhere").weights()
+    assert str(error.value) == "model.path=/nowhere: is no directory with a model.safetensors; get one with: python -m trainer.fetch craft"
 
 
 def test_data_without_boxes_is_refused():

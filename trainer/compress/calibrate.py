@@ -21,6 +21,9 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 Statistic = Callable[[Tensor], Tensor]
 """From the inputs of a layer in one pass, (elements, inputs) in fp32, to what is summed, in fp64."""
 
+View = Callable[[nn.Module, Tensor], Tensor]
+"""From a layer and its input to (elements, inputs)."""
+
 
 def squares(x: Tensor) -> Tensor:
     """(inputs,): the sum of squares of each input."""
@@ -34,8 +37,10 @@ def gram(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def block_by_block(subject: Subject, layers: Mapping[str, nn.Module], samples: int, statistic: Statistic) -> Iterator[dict[str, Tensor]]:
-    """For each block that has some of `layers`: full name to the sum of `statistic` over the inputs of that layer. A collective.
+def block_by_block(
+    subject: Subject, layers: Mapping[str, nn.Module], samples: int, statistic: Statistic, view: View | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """For each block that has some of `layers`: full name to the sum of `statistic` over the inputs of that layer, as `view` gives them. A collective.
 
     What is done to the block before the next one is asked for counts for what goes into the next.
     """
@@ -47,7 +52,7 @@ def block_by_block(subject: Subject, layers: Mapping[str, nn.Module], samples: i
     for block in blocks:
         mine = {names[id(sub)]: sub for sub in block.modules() if id(sub) in names}
         if mine:
-            yield _collect(block, mine, calls, weights, statistic)
+            yield _collect(block, mine, calls, weights, statistic, view or features)
         if block is not blocks[-1]:
             calls = [((_first(block(*args, **kwargs)), *args[1:]), kwargs) for args, kwargs in calls]
 
@@ -59,6 +64,11 @@ def features(layer: nn.Module, x: Tensor) -> Tensor:
     assert not isinstance(layer.padding, str)
     patches = nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
     return patches.transpose(1, 2).flatten(0, 1)
+
+
+def channels(layer: nn.Module, x: Tensor) -> Tensor:
+    """(elements, channels) of the input `x` of `layer`."""
+    return x.flatten(2).transpose(1, 2).flatten(0, 1) if isinstance(layer, nn.Conv2d) else x.flatten(0, -2)
 
 
 def _inputs_of_first(subject: Subject, block: nn.Module, samples: int) -> tuple[list[Call], list[int]]:
@@ -78,13 +88,13 @@ def _inputs_of_first(subject: Subject, block: nn.Module, samples: int) -> tuple[
     return calls, weights
 
 
-def _collect(block: nn.Module, layers: Mapping[str, nn.Module], calls: list[Call], weights: list[int], statistic: Statistic) -> dict[str, Tensor]:
+def _collect(block: nn.Module, layers: Mapping[str, nn.Module], calls: list[Call], weights: list[int], statistic: Statistic, view: View) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     weight = 0
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            found = statistic(features(layers[name], args[0].detach())) * weight
+            found = statistic(view(layers[name], args[0].detach())) * weight
             sums[name] = sums[name] + found if name in sums else found
 
         return hook

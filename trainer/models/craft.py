@@ -43,12 +43,8 @@ class Craft(Model):
                 raise ConfigError(f"model.{key}={getattr(self, key)}: must be between 0 and 1")
         if not 0 <= self.grow < 10:
             raise ConfigError(f"model.grow={self.grow}: must be at least 0 and below 10")
-        if self.path is not None:
-            if self.channels != 64:
-                raise ConfigError(f"model.channels={self.channels}: published weights have 64; give model.path=null for fresh ones")
-            place = Path(resolve_asset("model.path", self.path))
-            if not (place / WEIGHTS).is_file():
-                raise ConfigError(f"model.path={self.path}: is no directory with a {WEIGHTS}; get one with: python -m trainer.fetch craft")
+        if self.path is not None and self.channels != 64:
+            raise ConfigError(f"model.channels={self.channels}: published weights have 64; give model.path=null for fresh ones")
 
     def identity(self) -> dict[str, Any]:
         return {key: value for key, value in super().identity().items() if key in ("_target_", "channels")}
@@ -100,7 +96,10 @@ class Craft(Model):
             return None
         from safetensors import safe_open
 
-        file = safe_open(Path(resolve_asset("model.path", self.path)) / WEIGHTS, "pt")
+        place = Path(resolve_asset("model.path", self.path)) / WEIGHTS
+        if not place.is_file():
+            raise ConfigError(f"model.path={self.path}: is no directory with a {WEIGHTS}; get one with: python -m trainer.fetch craft")
+        file = safe_open(place, "pt")
         known = set(file.keys())
 
         def read(name: str) -> Tensor:
