@@ -54,7 +54,7 @@ class TrainConfig:
     max_steps: int = 200
     """Optimizer steps, and the length of the learning rate schedule."""
     stop_at: int | None = None
-    """End after this step, resumable, without shortening the schedule."""
+    """End after this step, resumable, without shortening the schedule; 0: save the initial or pre-trained values as they are."""
     global_batch_size: int = 32
     """Samples in one optimizer step over all ranks."""
     micro_batch_size: int | None = None

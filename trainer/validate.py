@@ -72,7 +72,7 @@ def check_values(config: Any) -> None:
     train, optim = config.train, config.optim
     for key, value, least in [
         ("train.max_steps", train.max_steps, 1),
-        ("train.stop_at", train.stop_at, 1),
+        ("train.stop_at", train.stop_at, 0),
         ("train.global_batch_size", train.global_batch_size, 1),
         ("train.micro_batch_size", train.micro_batch_size, 1),
         ("train.max_bad_steps", train.max_bad_steps, 0),
