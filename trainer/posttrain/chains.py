@@ -12,7 +12,7 @@ from trainer import config as configs
 from trainer.errors import ConfigError
 
 COMPRESSED = "compressed"
-COMPRESS = "compress.json"
+COMPRESS, INDEX = "compress.json", "index.html"
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from trainer.posttrain.chains import COMPRESSED, Chain, chains, front
+from trainer.posttrain.chains import COMPRESSED, INDEX, Chain, chains, front
 from trainer.posttrain.pictures import Point, scatter
 from trainer.posttrain.report import REPORT, document
 from trainer.units import count, size
 from trainer.writing import write_whole
-
-INDEX = "index.html"
 
 
 def write(run_dir: Path) -> Path:
@@ -46,7 +45,7 @@ def _section(found: list[Chain]) -> list[str]:
     qualities = [found[0].quality("before"), *(one.quality() for one in found)]
     best = {what: front([(value, sign * y) for value, y in zip(values, qualities, strict=True)]) for what, values in axes.items()}
     labels = ["before", *(str(number) for number in range(1, len(found) + 1))]
-    links = [None, *(f"{one.name}/{REPORT}" for one in found)]
+    links = [None, *(f"{quote(one.name)}/{REPORT}" for one in found)]
     told = ["before compression", *(one.title() for one in found)]
     drawn = []
     for what, values in axes.items():
@@ -58,7 +57,7 @@ def _section(found: list[Chain]) -> list[str]:
     return [
         f'<p class="lead">from {html.escape(first["from"])} · {html.escape(quality)} ({better} is better) on {first["samples"]:,} samples</p>',
         f'<div class="charts">{"".join(drawn)}</div>',
-        '<p class="note">Filled and joined: the Pareto front, where no other is better in both. Latency is measured in turns with the model before.</p>',
+        '<p class="note">Filled and joined: the Pareto front, where no other is better in both (intervals aside). Latency: in turns with the model before.</p>',
         _table(found, first["before"], batches, best),
     ]
 
@@ -80,7 +79,7 @@ def _table(found: list[Chain], before: Mapping[str, Any], batches: list[str], be
     body = [["before", "", before, "", "", [f"{before['latency'][batch]['median'] * 1e3:.3g} ms" for batch in batches]]]
     for number, one in enumerate(found, 1):
         times = [f"{one.found['after']['latency'][b]['median'] * 1e3:.3g} ms, {_slower(one.found, b):.3g} x" for b in batches]
-        body.append([str(number), one.title(), one.found["after"], f"{one.found['quality_loss']:.2%}", f"{one.name}/{REPORT}", times])
+        body.append([str(number), one.title(), one.found["after"], f"{one.found['quality_loss']:.2%}", f"{quote(one.name)}/{REPORT}", times])
     rows = []
     for i, (label, methods, figures, worse, link, times) in enumerate(body):
         fronts = [what for what in best if best[what][i]]

@@ -12,7 +12,9 @@ from trainer.report.curves import BOTTOM, COLUMNS, HEIGHT, LEFT, RIGHT, TOP, WID
 STYLE = """
 .bar { fill: var(--train); } .bar.more { fill: var(--eval); } .dot { fill: var(--card); stroke: var(--quiet); stroke-width: 1.8; }
 .dot.best { fill: var(--train); stroke: var(--train); } .dot.before { fill: var(--text); stroke: var(--text); }
-svg text.name { fill: var(--text); } td.best, tr.best > th { color: var(--good); font-weight: 600; } .note { color: var(--quiet); font-size: .9rem; }
+svg text.name { fill: var(--text); } tr.best > th { color: var(--good); font-weight: 600; }
+.scroll .index { min-width: 1060px; } .index th, .index td { overflow-wrap: normal; } .index tbody th { width: auto; } .index small { display: block; }
+.note { color: var(--quiet); font-size: .9rem; }
 """
 NAMES, ROW = 230, 34  # width of the names beside bars, and the height of a bar with its gap
 
@@ -89,7 +91,8 @@ def scatter(title: str, points: Sequence[Point], show_x: Callable[[float], str],
         at = f'cx="{x(point.x):.1f}" cy="{_down(point.y, ticks):.1f}"'
         dot = f'<circle class="dot {style}" {at} r="6"><title>{html.escape(point.told)}</title></circle>'
         parts.append(f'<a href="{html.escape(point.link)}">{dot}</a>' if point.link else dot)
-        parts.append(f'<text class="name" x="{x(point.x):.1f}" y="{_down(point.y, ticks) - 12:.1f}" text-anchor="middle">{html.escape(point.label)}</text>')
+        above = -12 if point.link else 22
+        parts.append(f'<text class="name" x="{x(point.x):.1f}" y="{_down(point.y, ticks) + above:.1f}" text-anchor="middle">{html.escape(point.label)}</text>')
     return _figure(title, height, parts, f"on the front: {', '.join(point.label for point in best)}")
 
 

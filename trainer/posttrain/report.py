@@ -31,7 +31,7 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     for batch in before.get("latency", {}):
         one, other = (each["latency"][batch] for each in (before, after))
         told = (f"{each['median'] * 1e3:.3g} ms (p90 {each['p90'] * 1e3:.3g})" for each in (one, other))
-        table.append((f"latency, batch {batch}, {one['threads']} threads", *told, _ratio(one["median"], other["median"])))  # type: ignore[arg-type]
+        table.append((f"latency, batch {batch}, {one['threads']} thread{'s'[: one['threads'] != 1]}", *told, _ratio(one["median"], other["median"])))  # type: ignore[arg-type]
     return table
 
 
