@@ -11,10 +11,17 @@ from torch import Tensor
 from trainer.compress.base import Compressor
 from trainer.compress.subject import Subject, whole
 from trainer.config import Config
+from trainer.data.images import Images
 from trainer.data.synthetic import Synthetic
 from trainer.launchers.local import Local
+from trainer.models.cnn import CNN
 from trainer.models.gpt import GPT
 from trainer.posttrain.values import changed, without_values
+
+
+def images() -> Config:
+    """A convolutional model, one of whose layers has a single input."""
+    return Config(run_dir="unused", model=CNN(channels=[8, 16]), data=Images(), launcher=Local())
 
 
 def config(run_dir: Path | str = "unused") -> Config:

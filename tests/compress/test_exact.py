@@ -34,10 +34,12 @@ def test_the_largest_sums_that_are_allowed_fit() -> None:
 CONVOLUTIONS = [{"padding": 1}, {"stride": 2}, {"stride": (1, 2), "padding": (2, 0)}, {"dilation": 2, "padding": 2, "padding_mode": "reflect"}]
 
 
+@pytest.mark.parametrize("patches", [1, 2000, 2**24])
 @pytest.mark.parametrize("shape", CONVOLUTIONS)
-def test_a_convolution_of_integers_is_exact(shape) -> None:
+def test_a_convolution_of_integers_is_exact(shape, patches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.compress.exact.PATCHES", patches)
     conv = nn.Conv2d(3, 5, (3, 2), dtype=torch.float64, bias=False, **shape)
-    x, weight = integers(2, 3, 9, 8), integers(5, 3, 3, 2)
+    x, weight = integers(3, 3, 9, 8), integers(5, 3, 3, 2)
     conv.weight.data = weight.double()
     window = Window.of(conv)
     assert torch.equal(window.sums(window.padded(x.double()).to(torch.int8), weight).double(), conv(x.double()))

@@ -107,3 +107,35 @@ def test_the_error_that_is_told_is_that_of_the_whole_layer() -> None:
             for figures in layers.values():
                 assert figures["told"] == pytest.approx(figures["found"], rel=1e-6)
                 assert least < figures["told"] < most
+
+
+def convolutions() -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float], dict[str, set[str]]]:
+    """For each kind that is for convolutions the values of a model of such, on this rank; and its loss before and after."""
+    config = small.images()
+    values, losses, forms = {}, {}, {}
+    for kind in (Kind.int8, Kind.int8_dynamic, Kind.int8_static):
+        now = small.subject(config)
+        now = small.changed(now, Quantize(kind=kind, calibration_samples=18).run(now), config)
+        values[kind.name] = {name: whole(value).clone() for name, value in now.values().items()}
+        forms[kind.name] = {form["layer"] for form in now.model.forms.values()}  # type: ignore[attr-defined]
+        now.engine.module.eval()
+        with torch.no_grad():
+            losses[kind.name] = float(now.engine.metrics(now.model, now.samples.batch(range(18)))["loss"].sum())
+    with torch.no_grad():
+        plain = small.subject(config)
+        losses["plain"] = float(plain.engine.metrics(plain.model, plain.samples.batch(range(18)))["loss"].sum())
+    return values, losses, forms
+
+
+def test_convolutions_on_ranks_are_quantized_alike() -> None:
+    (expected, losses, forms), *_ = ranks.run(1, convolutions, preload=["trainer.compress.integers"])
+    assert [len(names) for names in forms.values()] == [1, 1, 1]
+    for kind in ("int8", "int8_dynamic", "int8_static"):
+        assert losses[kind] == pytest.approx(losses["plain"], rel=5e-3)
+        assert losses[kind] != losses["plain"]
+    for found, its_losses, _ in ranks.run(2, convolutions, preload=["trainer.compress.integers"]):
+        for kind, values in expected.items():
+            assert values["stages.0.conv1.weight"].dtype == torch.int8
+            assert its_losses[kind] == pytest.approx(losses[kind], rel=1e-5)
+            for name, value in values.items():
+                assert torch.equal(found[kind][name], value), (kind, name)

@@ -79,7 +79,7 @@ def test_what_comes_out_is_near_what_the_plain_layer_gives(layer_class, within: 
 def test_two_integers_of_4_bits_are_in_a_byte() -> None:
     digits = torch.arange(32, dtype=torch.uint8).view(2, 16) % 16
     assert pack4(digits)[0, :2].tolist() == [0x10, 0x32]
-    assert torch.equal(unpack4(pack4(digits)), digits)
+    assert torch.equal(unpack4(pack4(digits), torch.uint8), digits)
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 MAX_INPUTS = (2**31 - 1) // (255 * 127)
 """Inputs of a layer whose sums, of levels less their zero point times weights, fit in int32 whatever they are."""
 
+PATCHES = 2**24  # bytes of patches of images that a convolution makes at a time
+
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """(tokens, outputs) of int32: x (tokens, inputs) times weight (outputs, inputs) transposed, both of int8."""
@@ -49,17 +51,19 @@ class Window(NamedTuple):
         return F.conv2d(padded, weight, None, self.stride, 0, self.dilation)  # type: ignore[arg-type]
 
     def sums(self, padded: Tensor, weight: Tensor) -> Tensor:
-        """(images, outputs, height, width) of int32: the convolution of integers, both of int8, an image at a time."""
-        outputs, kernel = len(weight), weight.shape[2:]
-        flat = weight.flatten(1)
+        """(images, outputs, height, width) of int32, channels last in memory: the convolution of integers, both of int8."""
+        outputs, channels, *kernel = weight.shape
+        flat = weight.permute(0, 2, 3, 1).reshape(outputs, -1)
         size = [(padded.shape[2 + i] - self.dilation[i] * (kernel[i] - 1) - 1) // self.stride[i] + 1 for i in (0, 1)]
-        found = torch.empty((len(padded), outputs, *size), dtype=torch.int32, device=padded.device)
-        for image, out in zip(padded, found, strict=True):
-            channel, *steps = image.stride()
-            strides = (*(steps[i] * self.stride[i] for i in (0, 1)), channel, *(steps[i] * self.dilation[i] for i in (0, 1)))
-            patches = image.as_strided((*size, len(image), *kernel), strides).reshape(size[0] * size[1], -1)
-            out.copy_(product(patches, flat).t().view(outputs, *size))
-        return found
+        at_once = max(1, PATCHES // (size[0] * size[1] * flat.shape[1]))
+        found = torch.empty((len(padded), *size, outputs), dtype=torch.int32, device=padded.device)
+        for images, out in zip(padded.split(at_once), found.split(at_once), strict=True):
+            last = images.permute(0, 2, 3, 1).contiguous()  # patches are then copied whole rows of channels at a time
+            image, *steps, _ = last.stride()
+            strides = (image, *(steps[i] * self.stride[i] for i in (0, 1)), *(steps[i] * self.dilation[i] for i in (0, 1)), 1)
+            patches = last.as_strided((len(images), *size, *kernel, channels), strides).reshape(-1, flat.shape[1])
+            out.copy_(product(patches, flat).view_as(out))
+        return found.permute(0, 3, 1, 2)
 
 
 class Straight(torch.autograd.Function):

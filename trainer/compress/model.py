@@ -52,6 +52,15 @@ class Compressed(Around):
     def identity(self) -> dict[str, Any]:
         return {"base": self.base.identity(), "forms": self.forms}
 
+    def flops(self, module: nn.Module, spec: Mapping[str, Any]) -> tuple[float, str]:
+        """Those of the model before compression: layers of another form have not all that is counted by."""
+        import torch
+
+        with torch.device("meta"):
+            plain = self.base.build(spec)
+        flops, formula = self.base.flops(plain, spec)
+        return flops, f"{formula}, of the model before compression" if self.forms else formula
+
     def hugging_face(self, spec: Mapping[str, Any]) -> HuggingFaceForm | None:
         return None if self.forms else self.base.hugging_face(spec)
 

@@ -73,7 +73,7 @@ class Integer(Int8):
 
     def forward(self, x: Tensor) -> Tensor:
         levels, scale, zero_point = self.levels(x)
-        y = self.sums(levels, zero_point) * scale * self._by_output(self.scale)
+        y = self.sums(levels, zero_point).to(torch.float32).mul_(scale).mul_(self._by_output(self.scale))
         return self._with_bias(y.to(x.dtype))
 
 
@@ -99,7 +99,7 @@ class Static(Integer):
         return range_levels(x, self.input_scale, self.input_zero_point), self.input_scale, self.input_zero_point
 
     def sums(self, levels: Tensor, zero_point: Tensor | None) -> Tensor:
-        return super().sums(levels, zero_point) - zero_point * self._by_output(self.weight_sums)  # type: ignore[operator]
+        return super().sums(levels, zero_point).sub_(zero_point * self._by_output(self.weight_sums))  # type: ignore[operator]
 
 
 class Int4Linear(Quantized):
@@ -117,8 +117,8 @@ class Int4Linear(Quantized):
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """(outputs, inputs)."""
-        digits = unpack4(self.weight).view(*self.scale.shape, -1)
-        return ((digits.to(dtype) - self.zero_point.unsqueeze(-1).to(dtype)) * self.scale.unsqueeze(-1).to(dtype)).flatten(1)
+        values = unpack4(self.weight, dtype).view(*self.scale.shape, -1)
+        return values.sub_(self.zero_point.unsqueeze(-1).to(dtype)).mul_(self.scale.unsqueeze(-1).to(dtype)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.dequantized(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
@@ -129,9 +129,12 @@ def pack4(digits: Tensor) -> Tensor:
     return digits[:, ::2] | digits[:, 1::2] << 4
 
 
-def unpack4(packed: Tensor) -> Tensor:
-    """(rows, inputs) of uint8: what `pack4` was given."""
-    return torch.stack([packed & 15, packed >> 4], dim=2).flatten(1)
+def unpack4(packed: Tensor, dtype: torch.dtype) -> Tensor:
+    """(rows, inputs): what `pack4` was given."""
+    digits = torch.empty((*packed.shape, 2), dtype=dtype, device=packed.device)
+    digits[..., 0] = packed & 15
+    digits[..., 1] = packed >> 4
+    return digits.flatten(1)
 
 
 def register_range(layer: nn.Module) -> None:
@@ -142,7 +145,7 @@ def register_range(layer: nn.Module) -> None:
 
 def range_levels(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """`x` as integers, as floats in fp32: beyond the range that they stand for its ends."""
-    return ((x.to(torch.float32) / scale).round() + zero_point).clamp(LOWEST, HIGHEST)
+    return (x.to(torch.float32) / scale).round_().add_(zero_point).clamp_(LOWEST, HIGHEST)
 
 
 def one_scale(x: Tensor, weight: Tensor) -> tuple[int, ...]:
