@@ -194,4 +194,4 @@ class PosttrainConfig:
     latency_pairs: int = 30
     """Passes of each of the two models whose latency is compared, in turns; 0: it is not measured, and no process holds a model whole."""
     evaluation_samples: int | None = None
-    """Of the evaluation split, for the figures before and after; null: all."""
+    """Of the evaluation split, at even distances, for the figures before and after; null: all."""

@@ -34,6 +34,9 @@ class CompressedLayer(nn.Module):
     def begin_step(self, done: float) -> None:
         """Told before each step of a training, of which the share `done`, from 0 to 1, is over when that step is."""
 
+    def for_inference(self) -> None:
+        """Told when its values are final, on a model that is whole in this process: what is made of them anew in each pass may be kept."""
+
 
 def replace(module: nn.Module, forms: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """`module`, as built plain, with the layers of `forms` (full name to form) in their places.

@@ -91,6 +91,15 @@ def rows_of(value: Tensor, like: Tensor) -> Tensor:
     return local(cut(value, like))
 
 
+def joined(rows: Tensor, like: Tensor) -> Tensor:
+    """The rows of all ranks as one tensor, of which `rows` are those that belong to this rank's of `like`."""
+    if not isinstance(like, DTensor):
+        return rows
+    shape = torch.Size((like.shape[0], *rows.shape[1:]))
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(rows.contiguous(), like.device_mesh, like.placements, run_check=False, shape=shape, stride=stride)
+
+
 def error(before: Tensor, after: Tensor) -> float:
     """Relative error of a layer's weights, in the Frobenius norm."""
     return float((torch.linalg.vector_norm(before - after) / torch.linalg.vector_norm(before)).item())

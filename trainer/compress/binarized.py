@@ -1,0 +1,199 @@
+"""The arithmetic of `binarize`, and its layers: as they are trained, and packed."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.compress.binarize import Activations, Binarize, Kind
+from trainer.compress.digits import pack, packed_width, product, to_levels, unpack
+from trainer.compress.form import CompressedLayer
+from trainer.compress.subject import Change, Subject, cut, joined, local, whole
+from trainer.compress.trained import Effective, TrainedConv2d, TrainedLinear
+
+
+class Binarized(Effective):
+    """Computes with the weights and activations that there will be, and trains those that they are made from."""
+
+    kind: Kind
+    activations: Activations
+
+    def set_knobs(self, kind: str, activations: str) -> Self:  # type: ignore[override]
+        self.kind, self.activations = Kind[kind], Activations[activations]
+        return self
+
+    def effective(self) -> Tensor:
+        """Of binary weights the gradient goes through the scale, and through the sign where |w| <= 1 (XNOR-Net, section 3.1);
+        of ternary ones it goes straight through (BitNet, section 2)."""
+        weight = self.weight
+        if self.kind is Kind.binary:
+            scale = weight.abs().mean(tuple(range(1, weight.ndim)), keepdim=True)
+            return _Straight.apply(weight, digits_of(self.kind, weight.detach(), scale.detach()), weight.detach().abs() <= 1) * scale  # type: ignore[operator]
+        scale = weight.detach().abs().mean()
+        return _Straight.apply(weight, digits_of(self.kind, weight.detach(), scale) * scale, None)  # type: ignore[return-value]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.activations is Activations.int8:
+            levels, scale = to_levels(x.detach(), _one_token(x, self.weight))
+            x = _Straight.apply(x, (levels * scale).to(x.dtype), None)  # type: ignore[assignment]
+        return super().forward(x)
+
+
+class BinarizedLinear(Binarized, TrainedLinear):
+    pass
+
+
+class BinarizedConv2d(Binarized, TrainedConv2d):
+    pass
+
+
+class Packed(CompressedLayer):
+    """Several weights in a byte of `weight`, (outputs, bytes), unpacked in each pass. What they stand for is multiplied by `scale`."""
+
+    def __init__(self, outputs: int, inputs: int, bias: bool, kind: str, activations: str) -> None:
+        super().__init__()
+        self.kind, self.activations, self.inputs = Kind[kind], Activations[activations], inputs
+        self.weight = nn.Parameter(torch.empty(outputs, packed_width(self.kind, inputs), dtype=torch.uint8), requires_grad=False)
+        self.scale = nn.Parameter(torch.empty(outputs if self.kind is Kind.binary else 1), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Zero, until a checkpoint is loaded."""
+        for parameter in self.parameters(recurse=False):
+            parameter.zero_()
+
+    def digits(self) -> Tensor:
+        """(outputs, inputs) of int8."""
+        return unpack(self.kind, self.weight, self.inputs)
+
+
+class PackedLinear(Packed):
+    @classmethod
+    def replacing(cls, original: nn.Module, *, kind: str, activations: str) -> Self:
+        assert isinstance(original, nn.Linear)
+        return cls(original.out_features, original.in_features, original.bias is not None, kind, activations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.activations is Activations.float:
+            y = F.linear(x, self.digits().to(x.dtype)) * self.scale.to(x.dtype)
+        else:
+            levels, scale = to_levels(x, (-1,))
+            sums = product(levels.to(torch.int8).flatten(0, -2), self.digits()).view(*x.shape[:-1], -1)
+            y = (sums * scale * self.scale).to(x.dtype)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
+
+
+class PackedConv2d(Packed):
+    """One scale of the activations for each image."""
+
+    def __init__(self, original: nn.Conv2d, kind: str, activations: str) -> None:
+        super().__init__(original.out_channels, original.weight[0].numel(), original.bias is not None, kind, activations)
+        self.kernel_size, self.stride, self.dilation = original.kernel_size, original.stride, original.dilation
+        self.around = list(original._reversed_padding_repeated_twice)  # as F.pad takes it
+        self.padding_mode = "constant" if original.padding_mode == "zeros" else original.padding_mode
+
+    @classmethod
+    def replacing(cls, original: nn.Module, *, kind: str, activations: str) -> Self:
+        assert isinstance(original, nn.Conv2d)
+        return cls(original, kind, activations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (images, channels, height, width)."""
+        scale = self.scale.view(-1, 1, 1)
+        if self.activations is Activations.float:
+            digits = self.digits().view(len(self.weight), x.shape[1], *self.kernel_size).to(x.dtype)
+            y = F.conv2d(self._padded(x), digits, None, self.stride, 0, self.dilation) * scale.to(x.dtype)  # type: ignore[arg-type]
+        else:
+            levels, of_image = to_levels(x, (1, 2, 3))
+            y = (self._sums(self._padded(levels)) * of_image * scale).to(x.dtype)
+        return y if self.bias is None else y + self.bias.to(x.dtype).view(-1, 1, 1)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.around, mode=self.padding_mode)
+
+    def _sums(self, levels: Tensor) -> Tensor:
+        """(images, outputs, height, width) of int32: no library promises that its convolution of floats is exact."""
+        size = [
+            (extent - dilation * (kernel - 1) - 1) // stride + 1
+            for extent, kernel, stride, dilation in zip(levels.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
+        ]
+        patches = F.unfold(levels, self.kernel_size, self.dilation, 0, self.stride).transpose(1, 2).to(torch.int8)  # type: ignore[arg-type]
+        sums = product(patches.flatten(0, 1), self.digits())
+        return sums.view(len(levels), -1, len(self.weight)).transpose(1, 2).reshape(len(levels), len(self.weight), *size)
+
+
+def trained(subject: Subject, knobs: Binarize) -> Change:
+    """The chosen layers as they are trained."""
+    layers = knobs.chosen(subject.layers())
+    return Change(forms={name: (BinarizedConv2d if isinstance(layer, nn.Conv2d) else BinarizedLinear).form(**_form(knobs)) for name, layer in layers.items()})
+
+
+@torch.no_grad()
+def binarize(subject: Subject, knobs: Binarize) -> Change:
+    """The chosen layers, packed. Every figure is made from whole rows in the same order on any number of ranks. A collective."""
+    change = Change()
+    for name, layer in knobs.chosen(subject.layers()).items():
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        rows = local(weight.detach()).flatten(1)
+        means = row_sums(rows.abs()) / rows.shape[1]
+        if knobs.kind is Kind.binary:
+            by_row = means.to(rows.dtype).unsqueeze(1)
+            scale = joined(by_row.squeeze(1), weight)
+        else:
+            by_row = (row_sums(whole(joined(means, weight)).unsqueeze(0)) / len(weight)).to(rows.dtype)
+            scale = cut(by_row, weight)
+        digits = digits_of(knobs.kind, rows, by_row)
+        wide = rows.to(torch.float64)
+        lost, all_of_it, zeros = (
+            float(whole(joined(row_sums(value), weight)).sum()) for value in ((wide - digits * by_row).square(), wide.square(), (digits == 0).to(wide))
+        )
+        change.forms[name] = (PackedConv2d if isinstance(layer, nn.Conv2d) else PackedLinear).form(**_form(knobs))
+        change.told[name] = {"error": (lost / all_of_it) ** 0.5 if all_of_it else 0.0, "zeros": zeros / weight.numel()}
+        change.values[f"{name}.weight"] = joined(pack(knobs.kind, digits), weight)
+        change.values[f"{name}.scale"] = scale
+        if isinstance(layer.bias, Tensor):
+            change.values[f"{name}.bias"] = layer.bias.detach()
+    return change
+
+
+def digits_of(kind: Kind, weight: Tensor, scale: Tensor) -> Tensor:
+    """-1 and 1, or -1, 0 and 1, in the dtype of `weight`."""
+    if kind is Kind.binary:
+        return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
+    return (weight / scale.clamp(min=torch.finfo(weight.dtype).tiny)).round().clamp(-1, 1)
+
+
+def row_sums(values: Tensor) -> Tensor:
+    """(rows,) in fp64. Halves are added until one column is left: a library's sum may go another way for another number of rows."""
+    wide = values.to(torch.float64)
+    while wide.shape[1] > 1:
+        half = (wide.shape[1] + 1) // 2
+        wide = wide[:, :half] + F.pad(wide[:, half:], (0, wide.shape[1] % 2))
+    return wide[:, 0]
+
+
+def _form(knobs: Binarize) -> dict[str, Any]:
+    return {"kind": knobs.kind.name, "activations": knobs.activations.name}
+
+
+def _one_token(x: Tensor, weight: Tensor) -> tuple[int, ...]:
+    """The dimensions of `x` that one scale is for: a token's inputs, or an image."""
+    return (-1,) if weight.ndim == 2 else (1, 2, 3)
+
+
+class _Straight(torch.autograd.Function):
+    """`instead` of x, with its gradient going to x, where it `passes`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, instead: Tensor, passes: Tensor | None) -> Tensor:
+        ctx.passes = passes
+        return instead
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return grad if ctx.passes is None else grad * ctx.passes, None, None
