@@ -82,7 +82,7 @@ def _variation(member: Member, layer: nn.Module, inputs: Mapping[str, Inputs]) -
 def inputs_of(subject: Subject, groups: tuple[Group, ...], layers: Mapping[str, nn.Module], knobs: PruneStructured) -> dict[str, Inputs]:
     readers = {member.layer: layers[member.layer] for group in groups for member in group.readers()}
     found = {}
-    for sums in block_by_block(subject, readers, knobs.calibration_samples, _moments, channels):
+    for sums in block_by_block(subject, readers, knobs.calibration_samples, _moments, view=channels):
         for name, (count, first, second) in sums.items():
             mean = first / count
             found[name] = Inputs(mean, (second / count - mean.square()).clamp(min=0))
