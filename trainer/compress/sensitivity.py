@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.compress.groups import Group, Plan
+from trainer.compress.norms import Moments, correct, running
 from trainer.compress.removal import Inputs, remove, removed
 from trainer.compress.structured import PruneStructured
 from trainer.compress.subject import Subject, local
@@ -24,16 +25,18 @@ RATIO = 0.2  # where nothing is asked
 STEP = 0.0625  # of a layer's channels, by which the search goes on
 
 
-def chosen_ratios(subject: Subject, plan: Plan, orders: Mapping[str, Tensor], inputs: Mapping[str, Inputs], knobs: PruneStructured) -> tuple[Ratios, Told]:
+def chosen_ratios(
+    subject: Subject, plan: Plan, orders: Mapping[str, Tensor], inputs: Mapping[str, Inputs], before: list[Moments], knobs: PruneStructured
+) -> tuple[Ratios, Told]:
     """The share of each group that goes, and figures of each group for the report. A collective."""
     nothing = {group.name: 0.0 for group in plan.groups}
     scanned: dict[str, list[float]] = {}
     if knobs.macs is None and knobs.loss_rise is None:
         ratios = dict.fromkeys(nothing, RATIO if knobs.ratio is None else knobs.ratio)
     else:
-        scan = Scan(subject, plan, orders, inputs, knobs)
-        before = scan.loss(nothing)
-        scanned = {group.name: [scan.loss({**nothing, group.name: ratio}) / before - 1 for ratio in knobs.scan_ratios] for group in plan.groups}
+        scan = Scan(subject, plan, orders, inputs, before, knobs)
+        dense = scan.loss(nothing)
+        scanned = {group.name: [scan.loss({**nothing, group.name: ratio}) / dense - 1 for ratio in knobs.scan_ratios] for group in plan.groups}
         path = list(cheapest_first(plan, scanned, knobs))
         if knobs.macs is not None:
             ratios = next((ratios for ratios in path if macs(plan, ratios, knobs) <= knobs.macs * macs(plan, nothing, knobs)), None)
@@ -44,8 +47,8 @@ def chosen_ratios(subject: Subject, plan: Plan, orders: Mapping[str, Tensor], in
                     "ask for less, give higher scan_ratios, or choose more layers"
                 )
         else:
-            most = before * (1 + (knobs.loss_rise or 0))
-            ratios = farthest(path, lambda ratios: scan.loss(ratios) <= most)
+            most = dense * (1 + (knobs.loss_rise or 0))
+            ratios = farthest(path, lambda ratios: scan.loss(ratios, corrected=True) <= most)
     told: Told = {}
     for group in plan.groups:
         gone = removed(group, ratios[group.name], knobs.multiple)
@@ -57,23 +60,28 @@ def chosen_ratios(subject: Subject, plan: Plan, orders: Mapping[str, Tensor], in
 class Scan:
     """Measures the loss of the model with some of it pruned. What it changes it puts back."""
 
-    def __init__(self, subject: Subject, plan: Plan, orders: Mapping[str, Tensor], inputs: Mapping[str, Inputs], knobs: PruneStructured) -> None:
-        self._subject, self._plan, self._orders, self._inputs, self._knobs = subject, plan, orders, inputs, knobs
+    def __init__(
+        self, subject: Subject, plan: Plan, orders: Mapping[str, Tensor], inputs: Mapping[str, Inputs], before: list[Moments], knobs: PruneStructured
+    ) -> None:
+        self._subject, self._plan, self._orders, self._inputs, self._before, self._knobs = subject, plan, orders, inputs, before, knobs
         self._layers = subject.layers()
 
-    def loss(self, ratios: Ratios) -> float:
-        """The mean loss on the scanned samples, the same on all ranks. A collective."""
+    def loss(self, ratios: Ratios, corrected: bool = False) -> float:
+        """The mean loss on the scanned samples, the same on all ranks; `corrected`: with normalisations that know of it. A collective."""
         with self._kept(ratios):
             for group in self._plan.groups:
                 units = self._orders[group.name][: removed(group, ratios[group.name], self._knobs.multiple)]
                 if len(units):
                     remove(group, units, self._layers, self._inputs)
+            if corrected and self._before:
+                correct(self._subject, self._before, self._knobs.calibration_samples)
             return mean_loss(self._subject, self._knobs.scan_samples)
 
     @contextmanager
     def _kept(self, ratios: Ratios) -> Iterator[None]:
         changing = {member.layer for group in self._plan.groups if ratios[group.name] for member in group.readers()}
         values = [local(value) for name in changing for value in self._layers[name].parameters(recurse=False)]
+        values += [buffer for norm in running(self._subject.engine.module).values() for buffer in norm.buffers(recurse=False)]
         before = [value.clone() for value in values]
         try:
             yield

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainer.compress.groups import IN, OUT, Group, plan
 from trainer.compress.model import Compressed
+from trainer.compress.norms import correct, moments, running
 from trainer.compress.prune import Importance
 from trainer.compress.removal import importance, inputs_of, remove, removed
 from trainer.compress.sensitivity import chosen_ratios
@@ -29,11 +30,14 @@ def slim(subject: Subject, knobs: PruneStructured) -> Change:
     if not found.groups:
         raise ConfigError(f"compress.prune_structured: none of the {len(chosen)} layers that are chosen has channels that can go alone")
     inputs = inputs_of(subject, found.groups, layers, knobs) if knobs.importance is Importance.wanda else {}
+    before = moments(subject, knobs.calibration_samples) if running(subject.engine.module) else []
     orders = {group.name: importance(group, layers, inputs).argsort(stable=True) for group in found.groups}
-    ratios, told = chosen_ratios(subject, found, orders, inputs, knobs)
+    ratios, told = chosen_ratios(subject, found, orders, inputs, before, knobs)
     gone = {group.name: orders[group.name][: removed(group, ratios[group.name], knobs.multiple)] for group in found.groups}
     for group in found.groups:
         remove(group, gone[group.name], layers, inputs)
+    if before:
+        correct(subject, before, knobs.calibration_samples)
     values, widths = dict(subject.values()), {}
     for name, kept in _kept(found.groups, gone, found.shapes).items():
         widths[name] = [len(rows) for rows in kept[: 2 if len(found.shapes[name]) > 1 else 1]]

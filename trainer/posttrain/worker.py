@@ -22,7 +22,7 @@ from trainer.compress.subject import Change, Subject
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
-from trainer.loader import to_device
+from trainer.loop import evaluate
 from trainer.models.hf import HF
 from trainer.posttrain import values
 from trainer.posttrain.measure import Spread, check_quality, latencies, measured
@@ -73,9 +73,9 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
     samples = config.data.open("train")
     engine = values.without_values(config.model, config, samples, device)
     values.load(engine, start)
-    with torch.no_grad():
-        engine.model.eval()
-        check_quality(config.posttrain.quality, engine.metrics(config.model, to_device(samples.batch([0]), device)))
+    found = evaluate(engine, config.model, Spread(samples, 1), 1)
+    assert found is not None
+    check_quality(config.posttrain.quality, found.means())
     subject = Subject(config.model, engine, samples, config.eval.batch_size)
     for name, part in config.compress.items():
         part.check(subject.layers(), f"compress.{name}")
