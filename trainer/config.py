@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from trainer.compress.base import Compressor
 from trainer.data.base import Data
 from trainer.errors import ConfigError
+from trainer.export.base import Exporter
 from trainer.launchers.base import Launcher
 from trainer.models.base import Model
 from trainer.part import Part
@@ -65,6 +66,8 @@ class Config:
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     compress: dict[str, Compressor] = field(default_factory=dict)
     """Compression after training, in order."""
+    export: dict[str, Exporter] = field(default_factory=dict)
+    """Runtimes that the trained, or compressed, model is written for."""
     posttrain: PosttrainConfig = field(default_factory=PosttrainConfig)
 
 
@@ -184,7 +187,7 @@ def default_strategy(config: Config) -> Strategy:
 def default_name(config: Config) -> str:
     """A name for the run: what it trains, how, and a hash of the config: the same on every node."""
     plain = to_plain(config)
-    for other in ("run_dir", "log", "wandb", "compress", "posttrain"):  # as they differ from node to node, or come after training
+    for other in ("run_dir", "log", "wandb", "compress", "export", "posttrain"):  # as they differ from node to node, or come after training
         plain.pop(other)
     for per_node in config.launcher.per_node():
         plain["launcher"].pop(per_node)

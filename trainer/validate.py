@@ -120,7 +120,14 @@ def check_values(config: Any) -> None:
     check_profile_steps(config.profile.steps, train.max_steps)
     if config.posttrain.latency_pairs == 1:
         raise ConfigError("posttrain.latency_pairs=1: has no 90th percentile; give at least 2, or 0 for no latency")
-    for part in (config.model, config.data, config.launcher, *([config.strategy] if config.strategy else []), *config.compress.values()):
+    for part in (
+        config.model,
+        config.data,
+        config.launcher,
+        *([config.strategy] if config.strategy else []),
+        *config.compress.values(),
+        *config.export.values(),
+    ):
         part.validate()
     if config.wandb.enabled and find_spec("wandb") is None:
         raise missing_extra("wandb", "wandb", "wandb.enabled=true")

@@ -74,7 +74,8 @@ class Point:
 def scatter(title: str, points: Sequence[Point], show_x: Callable[[float], str], show_y: Callable[[float], str], below: str) -> str:
     """Points over an axis from 0, those on the front joined. `below`: what the horizontal axis is."""
     across = linear_ticks(0.0, max(point.x for point in points), 4)
-    ticks = linear_ticks(min(point.y for point in points), max(point.y for point in points), 4)
+    low, high = min(point.y for point in points), max(point.y for point in points)
+    ticks = linear_ticks(low - (high - low) / 10, high + (high - low) / 10, 4)  # with room for what the lowest and highest are called
     height = HEIGHT + 24
 
     def x(value: float) -> float:

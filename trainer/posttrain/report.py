@@ -1,4 +1,4 @@
-"""What a chain of compressions has come to, as lines for a terminal and as a page. Both are functions of compress.json alone."""
+"""What a chain of compressions has come to, as lines for a terminal and as a page. Both are functions of compress.json and export.json alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.export import told
 from trainer.posttrain import pictures
 from trainer.posttrain.chains import COMPRESS, Chain
 from trainer.report.style import STYLE
-from trainer.units import count, size
+from trainer.units import aligned, count, size
 from trainer.writing import write_whole
 
 REPORT = "report.html"
@@ -30,8 +31,8 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         table += [(what, shown(before[key]), shown(after[key]), _ratio(before[key], after[key])) for key, what in names.items()]
     for batch in before.get("latency", {}):
         one, other = (each["latency"][batch] for each in (before, after))
-        told = (f"{each['median'] * 1e3:.3g} ms (p90 {each['p90'] * 1e3:.3g})" for each in (one, other))
-        table.append((f"latency, batch {batch}, {one['threads']} thread{'s'[: one['threads'] != 1]}", *told, _ratio(one["median"], other["median"])))  # type: ignore[arg-type]
+        shown = (f"{each['median'] * 1e3:.3g} ms (p90 {each['p90'] * 1e3:.3g})" for each in (one, other))
+        table.append((f"latency, batch {batch}, {one['threads']} thread{'s'[: one['threads'] != 1]}", *shown, _ratio(one["median"], other["median"])))  # type: ignore[arg-type]
     return table
 
 
@@ -39,17 +40,22 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """The table for a terminal."""
     table = [("", "before", "after", "change"), *rows(found)]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
-    told = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return told + notes(found)
+    said = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return said + notes(found)
+
+
+def export_lines(found: Mapping[str, Any]) -> list[str]:
+    """The table of exported files for a terminal."""
+    return aligned([told.HEAD, *told.rows(found)], {0}).splitlines()
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What is to be known of the figures."""
-    told = []
+    said = []
     for when in ("before", "after"):
         if names := found[when]["macs_leave_out"]:
-            told.append(f"MACs {when} are without {len(names)} layers whose arithmetic PyTorch's counter does not know, such as {names[0]}")
-    return told
+            said.append(f"MACs {when} are without {len(names)} layers whose arithmetic PyTorch's counter does not know, such as {names[0]}")
+    return said
 
 
 def left(found: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -64,11 +70,11 @@ def write(run_dir: Path) -> Path:
     """Write `run_dir`/report.html from its compress.json, and return its path."""
     found = json.loads((run_dir / COMPRESS).read_text(encoding="utf-8"))
     path = run_dir / REPORT
-    write_whole(path, page(run_dir.name, found))
+    write_whole(path, page(run_dir.name, found, told.exports(run_dir)))
     return path
 
 
-def page(name: str, found: Mapping[str, Any]) -> str:
+def page(name: str, found: Mapping[str, Any], exported: Mapping[str, Any] | None = None) -> str:
     """The page: one file, without scripts."""
     quality = f"{found['quality']} {_worse(found['quality_loss'])} on {found['samples']:,} samples"
     drawn = [pictures.ratios("What is left", left(found))]
@@ -82,6 +88,8 @@ def page(name: str, found: Mapping[str, Any]) -> str:
         *(f'<p class="note">{html.escape(note)}</p>' for note in notes(found)),
         f'<h2>Pictures</h2><div class="charts">{"".join(drawn)}</div>',
     ]
+    if exported:
+        sections.append(f"<h2>Exported files</h2>{table(told.HEAD, told.rows(exported))}")
     for method, layers in found["layers"].items():
         sections.append(f"<h2>{html.escape(method)}, layer by layer</h2>{_layers(layers)}")
     return document(f"{name}: compression report", sections)

@@ -20,7 +20,7 @@ from trainer.errors import ConfigError, RunError
 from trainer.models.base import Model
 from trainer.posttrain import index
 from trainer.posttrain.chains import COMPRESS, COMPRESSED
-from trainer.posttrain.report import lines, write
+from trainer.posttrain.report import export_lines, lines, write
 from trainer.writing import write_whole
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: names the methods.
     """
-    if not config.compress:
-        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize]")
+    if not (config.compress or config.export):
+        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], or export=[onnx]")
     packed = None
     for name, part in config.compress.items():
         if part.recovers and name == next(iter(config.compress)):
@@ -53,6 +53,8 @@ def check(config: Config) -> None:
 def posttrain(config: Config) -> None:
     """Do to the finished run of `config` what `config.compress` says, measure the model before and after, and print the table.
 
+    What comes out is written for the runtimes of `config.export`.
+
     Raises:
         ConfigError: the chain makes no sense, there is nothing to compress, or a method does not fit.
         RunError: the quality lost is above `posttrain.max_quality_loss`; the compressed model is there all the same.
@@ -61,6 +63,17 @@ def posttrain(config: Config) -> None:
     check(config)
     run_dir = Path(config.run_dir)
     source = newest(run_dir)
+    try:
+        if config.compress:
+            _compressed(config, run_dir, source)
+        elif config.launcher.place()[0]:
+            print("\n".join(export_lines(_exported(config, run_dir))))
+    finally:  # a model that has lost too much is there all the same
+        if (run_dir / METRICS).is_file():
+            report.write(run_dir)
+
+
+def _compressed(config: Config, run_dir: Path, source: Path) -> None:
     out = output(run_dir, config)
     at, number = source, 0
     told: dict[str, Any] = {}
@@ -81,9 +94,16 @@ def posttrain(config: Config) -> None:
     write_whole(out / COMPRESS, json.dumps(found, indent=1))
     print("\n".join(lines(found)))
     print(f"compressed model {out}\nreport {write(out)}\nall of this run {index.write(run_dir)}")
-    if (run_dir / METRICS).is_file():
-        report.write(run_dir)
     _judge(config, found)
+    if config.export and config.launcher.place()[0]:
+        print("\n".join(export_lines(_exported(config, out))))
+        write(out)
+
+
+def _exported(config: Config, run_dir: Path) -> dict[str, Any]:
+    from trainer.export.run import export
+
+    return export(config, run_dir)
 
 
 def stages(chain: dict[str, Compressor]) -> Iterator[tuple[list[str], bool]]:
@@ -143,6 +163,7 @@ def _trained(config: Config, tune: FineTune, source: Path, start: Path, out: Pat
         model=model,
         run_dir=str(out),
         compress={},
+        export={},
         train=dataclasses.replace(config.train, max_steps=tune.steps, stop_at=None),
         optim=dataclasses.replace(config.optim, lr=tune.lr or config.optim.lr / 10, warmup_steps=min(config.optim.warmup_steps, tune.steps // 10)),
         checkpoint=dataclasses.replace(config.checkpoint, resume="auto"),

@@ -12,6 +12,8 @@ from urllib.parse import quote
 import yaml
 
 from trainer.callbacks.record import REPORT, read_record
+from trainer.export import told
+from trainer.export.told import exports
 from trainer.ledger import PARTS, Totals, total
 from trainer.ledger import read as read_ledger
 from trainer.posttrain.chains import COMPRESSED, INDEX, Chain, chains
@@ -41,14 +43,22 @@ def write(run_dir: Path) -> Path:
     """
     config = run_dir / "config.yaml"
     config_text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), total(read_ledger(run_dir)), chains(run_dir))
+    text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), total(read_ledger(run_dir)), chains(run_dir), exports(run_dir))
     path = run_dir / REPORT
     write_whole(path, text)
     return path
 
 
-def page(name: str, config: str, record: Mapping[str, Any], summary: Summary, time: Totals, compressed: Sequence[Chain] = ()) -> str:
-    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers, the ledger and what the model was compressed to."""
+def page(
+    name: str,
+    config: str,
+    record: Mapping[str, Any],
+    summary: Summary,
+    time: Totals,
+    compressed: Sequence[Chain] = (),
+    exported: Mapping[str, Any] | None = None,
+) -> str:
+    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers, the ledger, and what was made of the model."""
     run = record.get("run", {})
     facts = record.get("facts", {})
     status = record.get("status", "")
@@ -65,7 +75,7 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary, ti
     ]
     if facts.get("sample"):
         sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(printable(facts["sample"]))}</pre>')
-    sections.append(compressions(compressed))
+    sections += [compressions(compressed), exports_table(exported or {})]
     tables = [
         ledger(time),
         table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "model", "parameters", "device")}),
@@ -169,6 +179,15 @@ def compressions(found: Sequence[Chain]) -> str:
         f'<h2>Compressed models</h2><p><a href="{COMPRESSED}/{INDEX}">All of them beside each other</a></p>'
         f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
     )
+
+
+def exports_table(found: Mapping[str, Any]) -> str:
+    """The exported files, if there are any."""
+    if not found:
+        return ""
+    head = "".join(f'<th scope="col">{_escape(title)}</th>' for title in told.HEAD)
+    body = "".join("<tr>" + "".join(f"<td>{_escape(cell)}</td>" for cell in row) + "</tr>" for row in told.rows(found))
+    return f'<h2>Exported files</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def sessions(starts: list[Mapping[str, Any]]) -> str:

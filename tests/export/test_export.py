@@ -1,0 +1,167 @@
+"""What is exported computes what PyTorch does, or is not there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from tests.commands import run_without_torch
+from trainer.__main__ import train
+from trainer.cli import main
+from trainer.errors import ConfigError, RunError
+from trainer.export import run as exporting
+from trainer.export.base import Exporter, Run, Written
+from trainer.export.executorch import ExecuTorch
+from trainer.export.onnx import Onnx
+from trainer.export.told import exports
+from trainer.export.traced import Traced
+from trainer.posttrain.__main__ import main as posttrain
+from trainer.posttrain.load import load
+
+SMALL = ["model.layers=1", "model.dim=16", "model.heads=2", "model.kv_heads=1", "model.sample_tokens=0", "log.progress=false"]
+DATA = ["data=synthetic", "data.seq_len=8", "data.vocab_size=32", "data.samples=64", "data.eval_samples=48"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert main(train, [f"run_dir={path}", "train.device=cpu", "train.max_steps=2", *SMALL, *DATA]) == 0
+    return path
+
+
+@dataclass(kw_only=True)
+class Weight(Exporter):
+    """A runtime that knows one kind of model: the rows of an embedding, `factor` times as large."""
+
+    name: ClassVar[str] = "weight"
+    package: ClassVar[str] = "torch"
+    runtime: ClassVar[str] = "torch"
+    factor: float = 1.0
+
+    def export(self, traced: Traced, folder: Path) -> Iterator[Written]:
+        traced.module.forward = lambda ids: traced.module.module.embed_tokens(ids)  # type: ignore[method-assign, union-attr, operator]
+        path = folder / "weight.pt"
+        torch.save(traced.module.module.embed_tokens.weight.detach() * self.factor, path)  # type: ignore[union-attr, operator]
+        yield Written(path, self.tolerance)
+
+    @staticmethod
+    def opened(path: Path, threads: int) -> Run:
+        weight = torch.load(path)
+        return lambda inputs: weight[inputs[0]]
+
+
+def export(run_dir: Path, part: Exporter) -> dict[str, Any]:
+    config = load(run_dir).config
+    config.export, config.posttrain.latency_pairs = {part.name: part}, 2
+    return exporting.export(config, run_dir)
+
+
+def test_a_file_is_kept_with_its_figures_and_one_whose_outputs_are_others_is_not(trained):
+    found = export(trained, Weight())
+    assert found == exports(trained)
+    figures = found["weight/weight.pt"]
+    path = trained / "export" / "weight" / "weight.pt"
+    assert figures["bytes"] == path.stat().st_size
+    assert figures["error"] == 0.0
+    assert figures["peak_memory_bytes"] >= 0
+    assert figures["latency"].keys() == {"1", "32"}
+    assert figures["latency"]["1"].keys() == {"pytorch", "exported"}
+    for factor, said in [(1.001, "0.001"), (float("nan"), "nan")]:
+        with pytest.raises(RunError, match=rf"export=weight: the outputs of weight.pt are {said} from PyTorch's .* its tolerance is 0.0001"):
+            export(trained, Weight(factor=factor))
+        assert not list((trained / "export").glob("*weight*"))  # nor the one before
+        assert exports(trained) == {}
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+def test_the_worst_batch_counts(trained, wrong):
+    traced = Traced(load(trained))
+    batches = [[value] for value in traced.inputs(3)[0].split(1)]
+
+    def run(inputs):
+        return traced.expected(inputs) * (float("nan") if torch.equal(inputs[0], batches[wrong][0]) else 1.0)
+
+    assert exporting._error(traced, run, [batches[i] for i in range(3) if i != wrong]) == 0.0
+    assert math.isnan(exporting._error(traced, run, batches))
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (Onnx(tolerance=0), "export.onnx.tolerance=0: must be above 0"),
+        (Onnx(int8_tolerance=float("inf")), "export.onnx.int8_tolerance=inf: must be above 0"),
+        (Onnx(calibration_samples=0), "export.onnx.calibration_samples=0: must be at least 1"),
+        (ExecuTorch(check_samples=0), "export.executorch.check_samples=0: must be at least 1"),
+        (ExecuTorch(batch_size=0), "export.executorch.batch_size=0: must be at least 1"),
+    ],
+)
+def test_knobs_that_cannot_work_are_refused(part, said, monkeypatch):
+    monkeypatch.setattr("trainer.export.base.find_spec", lambda _: True)
+    with pytest.raises(ConfigError) as raised:
+        part.validate()
+    assert str(raised.value).startswith(said)
+
+
+@pytest.mark.parametrize("part", [Onnx(), ExecuTorch()])
+def test_a_missing_package_is_said(part, monkeypatch):
+    monkeypatch.setattr("trainer.export.base.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=rf"export={part.name} needs the package '{part.package}'.*\[edge\]"):
+        part.validate()
+
+
+def test_a_wrong_export_is_said_before_torch_is_imported(trained, tmp_path):
+    done = run_without_torch(str(trained), "export=[onyx]", cwd=tmp_path, module="trainer.posttrain")
+    assert done.returncode == 2
+    assert "error: export=onyx: there is no such export; did you mean 'onnx'?" in done.stderr
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("chain", ["", "low_rank", "quantize"])
+def test_onnx_files_take_any_batch_and_length(trained, chain):
+    pytest.importorskip("onnxruntime")
+    given = [f"compress=[{chain}]"] if chain else []
+    assert posttrain([str(trained), *given, "export=[onnx]", "export.onnx.int8=true", "posttrain.latency_pairs=2"]) == 0
+    (out,) = trained.glob(f"compressed/{chain}-*") if chain else [trained]
+    found = exports(out)
+    assert found["onnx/model.onnx"]["error"] < 1e-5
+    assert 1e-5 < found["onnx/model-int8.onnx"]["error"] < 0.1
+    traced = Traced(load(out))
+    run = Onnx.opened(out / "export" / "onnx" / "model.onnx", 1)
+    for count, length in [(1, 8), (7, 3), (48, 8)]:
+        inputs = [value[:, :length] for value in traced.inputs(count)]
+        torch.testing.assert_close(run(inputs), traced.expected(inputs), rtol=1e-4, atol=1e-5)
+    assert "onnx/model-int8.onnx" in (out / "report.html").read_text()
+    text = (out / "export" / "onnx" / "model.onnx").read_bytes()
+    assert str(Path(torch.__file__).parent).encode() not in text
+
+
+@pytest.mark.large
+def test_integer_weights_stay_integers_in_onnx(trained):
+    onnx = pytest.importorskip("onnx")
+    assert posttrain([str(trained), "compress=[quantize]", "export=[onnx]", "posttrain.latency_pairs=0"]) == 0
+    (out,) = trained.glob("compressed/quantize-*")
+    model = onnx.load(out / "export" / "onnx" / "model.onnx")
+    weights = json.loads((out / "layers.json").read_text())["quantize"]
+    integers = [item for item in model.graph.initializer if item.data_type == onnx.TensorProto.INT8]
+    assert len(integers) == len(weights)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("chain", ["", "low_rank", "quantize"])
+def test_executorch_programs_compute_what_pytorch_does(trained, chain):
+    pytest.importorskip("executorch")
+    given = [f"compress=[{chain}]"] if chain else []
+    assert posttrain([str(trained), *given, "export=[executorch]", "export.executorch.batch_size=2", "posttrain.latency_pairs=2"]) == 0
+    (out,) = trained.glob(f"compressed/{chain}-*") if chain else [trained]
+    assert exports(out)["executorch/model.pte"]["error"] < 1e-5
+    assert exports(out)["executorch/model.pte"]["latency"].keys() == {"2"}
+    traced = Traced(load(out))
+    run = ExecuTorch.opened(out / "export" / "executorch" / "model.pte", 1)
+    torch.testing.assert_close(run(traced.inputs(2)), traced.expected(traced.inputs(2)), rtol=1e-4, atol=1e-5)

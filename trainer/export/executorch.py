@@ -1,0 +1,41 @@
+"""`export=executorch`: for ExecuTorch on phones and small boards, with the kernels of XNNPACK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from trainer.export.base import Exporter, Run, Written
+
+if TYPE_CHECKING:
+    from trainer.export.traced import Traced
+
+
+@dataclass(kw_only=True)
+class ExecuTorch(Exporter):
+    """model.pte, of one batch size and, for text, the data's length: memory is planned ahead."""
+
+    name: ClassVar[str] = "executorch"
+    package: ClassVar[str] = "executorch"
+    runtime: ClassVar[str] = "executorch.runtime"
+    batch_size: int = 1
+    """Samples in a batch."""
+
+    def validate(self) -> None:
+        super().validate()
+        self.check_at_least("batch_size", 1)
+
+    def export(self, traced: Traced, folder: Path) -> Iterator[Written]:
+        from trainer.export.executorch_file import write
+
+        path = folder / "model.pte"
+        write(traced, path, self.batch_size)
+        yield Written(path, self.tolerance, self.batch_size)
+
+    @staticmethod
+    def opened(path: Path, threads: int) -> Run:
+        from trainer.export.executorch_file import opened
+
+        return opened(path)
