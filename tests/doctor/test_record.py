@@ -71,3 +71,14 @@ def test_no_signal_goes_to_a_process_that_may_be_another(tmp_path):
             assert other.poll() is None
         finally:
             other.kill()
+
+
+def test_a_rank_killed_before_its_second_record_is_seen_and_one_of_an_earlier_start_is_not(tmp_path):
+    now = time.time()
+    with subprocess.Popen(["true"]) as gone:
+        dead = record(1, gone.pid, started=now - 3, written=now - 3)
+    for phase, seen in [("forward/backward", [0, 1]), ("save", [0, 1]), ("", [0]), ("start-up", [0]), ("meeting", [0])]:
+        run_dir = tmp_path / (phase.replace("/", "-") or "none")
+        run_dir.mkdir()
+        put(run_dir, dead, record(0, os.getpid(), started=now - 2, phase=phase))
+        assert [sight.rank for sight in look(run_dir)] == seen

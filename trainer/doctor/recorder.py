@@ -36,6 +36,7 @@ class Recorder:
             process_start=process_start(os.getpid()),
             started=now,
             interval=max(1.0, world_size / RANKS_PER_SECOND),
+            written=now,
             changed=now,
             oom_kills=oom_kills(),
         )

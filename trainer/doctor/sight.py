@@ -16,6 +16,7 @@ SILENT_INTERVALS = 10
 """A rank that has not written for so many of its intervals cannot."""
 LEAST_STILL = 5.0
 STILL_STEPS = 3
+BEFORE_ALL_ARE_HERE = ("", Phase.START_UP, Phase.MEETING)
 
 
 class Life(StrEnum):
@@ -62,17 +63,20 @@ class RankSight:
 def look(run_dir: Path) -> list[RankSight]:
     """The ranks of a run as they are now; those left by an earlier start, whose successor has not begun yet, are passed over."""
     records, now, host, kills = read(run_dir), time.time(), socket.gethostname(), oom_kills()
-    begun = max((record.started for record in records.values()), default=0.0)
+    for record in records.values():
+        if record.host == host:
+            with suppress(OSError, ValueError):  # as of the record, then
+                step, phase = Whereabouts.read(live_path(run_dir, record.rank))
+                record.step, record.phase = step, str(phase)
+    newest = max(records.values(), key=lambda record: record.started, default=None)
+    # Past their meeting all ranks of a start have a record of their own, also one that was killed before its second.
+    begun = newest.started if newest is not None and newest.phase in BEFORE_ALL_ARE_HERE else 0.0
     seen = []
     for record in records.values():
         here = record.host == host
         life = _life(record, now, here)
         if life in (Life.DEAD, Life.ENDED) and record.written < begun:
             continue
-        if here:
-            with suppress(OSError, ValueError):  # as of the record, then
-                step, phase = Whereabouts.read(live_path(run_dir, record.rank))
-                record.step, record.phase = step, str(phase)
         # A rank that writes is judged by its own clock.
         still = now - record.changed if life in (Life.STOPPED, Life.SILENT) else record.written - record.changed
         killed = here and kills is not None and record.oom_kills is not None and kills > record.oom_kills
