@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 
 from tests.commands import ROOT
 from tests.disks import fill, small_disk
+from tests.doctor.test_record import put, record
 from trainer.config import Config
 from trainer.data.synthetic import Synthetic
 from trainer.errors import RunError, Stopped
 from trainer.launchers.local import Local
-from trainer.launchers.processes import run_children
-from trainer.launchers.ranks import ERROR_FILE
+from trainer.launchers.processes import _Frozen, run_children
+from trainer.launchers.ranks import ERROR_FILE, RankDied
 from trainer.models.gpt import GPT
 from trainer.strategies.single import Single
 
@@ -80,3 +82,22 @@ def test_no_room_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
         fill(tmp_path / "disk")
         with pytest.raises(RunError, match=r"^temporary files cannot be written \(.*No space left on device.*set TMPDIR"):
             run_children(Local(), _config(tmp_path), 1, "not:reached", "launch 1", [])
+
+
+def test_the_launcher_speaks_of_a_stall_where_no_rank_is_left_that_does(tmp_path: Path) -> None:
+    """Else it is said twice."""
+    config = _config(tmp_path)
+    config.run.stall_timeout = 60.0
+    with subprocess.Popen(["sleep", "100"]) as rank:
+        put(tmp_path, record(0, rank.pid))
+        frozen = _Frozen(config, {0: rank})
+        try:
+            frozen._next = 0.0
+            frozen.check()
+            rank.send_signal(signal.SIGSTOP)
+            os.waitpid(rank.pid, os.WUNTRACED)
+            frozen._next = 0.0
+            with pytest.raises(RankDied, match=r"^rank 0 is stopped"):
+                frozen.check()
+        finally:
+            rank.kill()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from trainer import launch_id, signals
+from trainer.doctor.sight import Life
 from trainer.doctor.watch import finding, stalled
 from trainer.errors import EXIT_RESUMABLE, ConfigError, Interrupted, RunError
 from trainer.launchers.child import LAUNCHER_FD
@@ -142,6 +143,8 @@ class _Frozen:
             return
         self._next = time.monotonic() + max(1.0, self._timeout / 10)
         seen = stalled(self._run_dir, self._patience)
+        if any(sight.life is Life.RUNNING and not sight.waits for sight in seen):
+            return  # it is about to tell, or does: asking all for their stacks takes a while
         if {child.pid for child in self._children.values()} <= {sight.record.pid for sight in seen}:  # and no earlier start's
             raise RankDied(str(finding(self._run_dir, self._timeout, self._resume)))
 
