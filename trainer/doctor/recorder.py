@@ -15,6 +15,7 @@ from trainer.doctor import collectives
 from trainer.doctor.record import DIAGNOSIS, STACKS_SIGNAL, RankRecord, directory, live_path, oom_kills, process_start, stacks_path, write
 from trainer.doctor.watch import Watch
 from trainer.errors import RunError, Stopped
+from trainer.run_lock import machine
 from trainer.whereabouts import Phase, Whereabouts
 
 RANKS_PER_SECOND = 64  # that may write to one run directory
@@ -32,6 +33,7 @@ class Recorder:
             rank=rank,
             world_size=world_size,
             host=socket.gethostname(),
+            machine=machine(),
             pid=os.getpid(),
             process_start=process_start(os.getpid()),
             started=now,
