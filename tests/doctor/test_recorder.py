@@ -10,6 +10,7 @@ import pytest
 from tests.disks import small_disk
 from trainer.doctor.record import STACKS_SIGNAL, directory
 from trainer.doctor.recorder import READ_OR_WRITTEN, Recorder
+from trainer.doctor.sight import Life, look
 from trainer.errors import RunError
 from trainer.whereabouts import Phase
 
@@ -42,6 +43,12 @@ def test_what_is_read_after_going_back_counts_as_work_up_to_the_next_step(tmp_pa
     assert not still_after_work()
     where.taken()
     assert still_after_work()
+    recorder.end("finished")
+
+
+def test_a_rank_that_has_just_begun_is_not_silent(tmp_path):
+    recorder = Recorder(tmp_path, 0, 1, patience=60)
+    assert [sight.life for sight in look(tmp_path)] == [Life.RUNNING]
     recorder.end("finished")
 
 
