@@ -90,6 +90,7 @@ class Recorder:
     def end(self, ended: str, error: str | None = None) -> None:
         """The last record: the rank is done."""
         self.record.step, self.record.phase = self.where.step, str(self.where.phase)
+        self.record.entered, self.record.left = collectives.numbers()
         self.record.ended, self.record.error = ended, error
         self._write(time.time())
         faulthandler.unregister(STACKS_SIGNAL)
