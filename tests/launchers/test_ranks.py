@@ -32,6 +32,7 @@ UNREACHED = RunError("could not reach the other processes at 127.0.0.1:29500 (ti
         ({0: MissingExtra("needs ray")}, {}, ConfigError, "needs ray"),
         ({0: UNREACHED, 1: ValueError("a mistake")}, {}, RankDied, "rank 1 failed: ValueError: a mistake\n\nTraceback"),
         ({0: UNREACHED}, {}, RankDied, "rank 0 failed: could not reach the other processes at 127.0.0.1:29500 (timed out)"),
+        ({2: LOST, 3: LOST}, {}, RankDied, f"rank 2 lost the connection to another rank; if that is on another machine, its launcher says why ({LOST})"),
         ({0: LOST, 2: ValueError("a mistake")}, {}, RankDied, "rank 2 failed: ValueError: a mistake\n\nTraceback"),
         ({0: Stopped("at step 3"), 1: Stopped("at step 3")}, {}, Stopped, "at step 3"),
         ({0: KeyboardInterrupt()}, {}, Interrupted, "interrupted twice, so ended at once; what the last checkpoint holds is kept"),

@@ -181,6 +181,9 @@ def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
         raise {"ConfigError": ConfigError, "KeyboardInterrupt": Interrupted}.get(culprit.kind, RunError)(culprit.message)
     if unexplained:
         culprit = unexplained[0]
+        if culprit.secondary and not culprit.explained:  # of another machine, whose launcher knows more; a traceback from here would point at no mistake
+            said = culprit.message.partition(". ")[0]
+            raise RankDied(f"rank {culprit.rank} lost the connection to another rank; if that is on another machine, its launcher says why ({said})")
         detail = culprit.message if culprit.explained else f"{culprit.kind}: {culprit.message}\n\n{culprit.trace}"
         raise RankDied(f"rank {culprit.rank} failed: {detail}")
     for failure in failures.values():
