@@ -82,9 +82,10 @@ def trained_and_compiled(config: Config) -> tuple[Trained, int]:
     ids=["single", "ddp", "fsdp", "accelerate", "zero2", "zero3"],
 )
 @pytest.mark.timeout(1200)
-def test_compiled_blocks_give_the_same(strategy: Strategy, world_size: int) -> None:
+@pytest.mark.parametrize("activation_checkpointing", [False, True], ids=["kept", "checkpointed"])
+def test_compiled_blocks_give_the_same(strategy: Strategy, world_size: int, activation_checkpointing: bool) -> None:
     plain = tiny.config(strategy)
-    config = dataclasses.replace(plain, train=dataclasses.replace(plain.train, compile=True))
+    config = dataclasses.replace(plain, train=dataclasses.replace(plain.train, compile=True, activation_checkpointing=activation_checkpointing))
     preload = ["trainer.strategies.deepspeed_engine"] if isinstance(strategy, ZeRO) else []
     expected = ranks.run(world_size, tiny.train, plain, timeout=500, preload=preload)[0]
     trained, graphs = ranks.run(world_size, trained_and_compiled, config, timeout=500, preload=preload)[0]
