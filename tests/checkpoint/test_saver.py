@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import importlib.util
 import io
 import os
 import resource
@@ -25,6 +26,7 @@ from trainer.sections import CheckpointConfig, LogConfig
 from trainer.state import Position
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
+from trainer.strategies.deepspeed import ZeRO1, ZeRO3
 from trainer.strategies.engine import Engine
 from trainer.strategies.fsdp import FSDP
 from trainer.strategies.single import Single
@@ -124,6 +126,45 @@ def test_a_stop_waits_for_the_save_under_way(tmp_path: Path) -> None:
 
 def saver_of(config: Config, engine: Engine) -> Saver:
     return Saver(engine, Path(str(config.run_dir)), config.checkpoint, tiny.facts(config), -1, lambda step, path: None)
+
+
+def memory_of(config: Config) -> tuple[str, int, int, int, int]:
+    """(what is said of memory, bytes kept, bytes made, bytes of the parameters, bytes of the optimizer's state): the last four of this rank."""
+    engine = tiny.make_engine(config)
+    engine.init_optimizer_state(1)
+    saver = saver_of(config, engine)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        saver.save(Position(1, 10))
+    saver.close()
+    state = engine.state_dict()
+
+    def size(kind: str) -> int:
+        return sum(getattr(value, "_local_tensor", value).nbytes for name, value in state.items() if name.startswith(kind))
+
+    return out.getvalue(), saver.kept_bytes, saver.made_bytes, size("model."), size("optim.")
+
+
+NEEDS_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="the extra `deepspeed` is not installed")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "made_of"),
+    [
+        (DDP(), ()),
+        (FSDP(), ()),
+        pytest.param(ZeRO1(), ("optimizer",), marks=NEEDS_DEEPSPEED),
+        pytest.param(ZeRO3(param_persistence_threshold=0), ("parameters", "optimizer"), marks=NEEDS_DEEPSPEED),
+    ],
+    ids=["ddp", "fsdp", "zero1", "zero3"],
+)
+def test_the_memory_of_a_save_is_said_with_what_the_engine_makes_for_it(strategy: Strategy, made_of: tuple[str, ...], tmp_path: Path) -> None:
+    for rank, (told, kept, made, parameters, optimizer) in enumerate(
+        ranks.run(2, memory_of, tiny.config(strategy, tmp_path), preload=["trainer.strategies.deepspeed_engine"] if made_of else [])
+    ):
+        assert kept == parameters + optimizer > 0
+        assert made == sum({"parameters": parameters, "optimizer": optimizer}[kind] for kind in made_of)
+        more = "; each save first makes 0 MB of it anew on the cpu" if made_of else ""
+        assert told == ("" if rank else f"memory    checkpoint.overlap keeps a copy of the state: 0 MB on each rank{more}\n")
 
 
 def short_of_memory(config: Config) -> tuple[str, int]:

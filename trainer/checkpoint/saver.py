@@ -46,6 +46,8 @@ class Saver:
         _, self._seconds = interval(knobs.every)
         self._began = time.monotonic()
         self._leads = dist.get_rank() == 0
+        self.kept_bytes = self.made_bytes = 0
+        """Of this rank, from the first overlapping save on: the copy in host memory, and what the engine makes on its device in each save."""
 
     def due(self) -> bool:
         """Whether so much time has gone by since the last save that `checkpoint.every` asks for one. Rank 0 alone says so."""
@@ -62,8 +64,8 @@ class Saver:
             self._write(state, position, future)
         else:
             first, copied = not self._copy.bytes, self._copy.take(state)
-            if first and dist.get_rank() == 0:
-                tqdm.write(f"memory    checkpoint.overlap keeps a copy of the state: {self._copy.bytes / 1e6:,.0f} MB on each rank", file=sys.stdout)
+            if first:
+                self._tell_memory(state)
             threading.Thread(target=self._write, args=(copied, position, future), name="save", daemon=True).start()
         self._under_way = position, future  # only now is there somebody to end it, for whom others may wait
         if self._copy is None:
@@ -124,6 +126,13 @@ class Saver:
             self._engine.init_optimizer_state(0)  # no step has made it yet
         return self._engine.state_dict()
 
+    def _tell_memory(self, state: Mapping[str, Tensor]) -> None:
+        assert self._copy is not None
+        self.kept_bytes, self.made_bytes = self._copy.bytes, made_bytes(state, self._engine)
+        if self._leads:
+            made = f"; each save first makes {self.made_bytes / 1e6:,.0f} MB of it anew on the {self._engine.device.type}" if self.made_bytes else ""
+            tqdm.write(f"memory    checkpoint.overlap keeps a copy of the state: {self.kept_bytes / 1e6:,.0f} MB on each rank{made}", file=sys.stdout)
+
     def _write(self, state: dict[str, Any], position: Position, future: Future[Path]) -> None:
         try:
             if self._engine.device.type == "cuda":
@@ -172,6 +181,13 @@ class HostCopy:
         if kept is not None and (kept.shape, kept.dtype) == (value.shape, value.dtype):
             return kept
         return torch.empty_like(value, device="cpu", pin_memory=self._device.type == "cuda", requires_grad=False)
+
+
+def made_bytes(state: Mapping[str, Tensor], engine: Engine) -> int:
+    """Memory of this rank that `engine` took for `state`, which is not that of its own tensors: DeepSpeed's flat state is brought into shape."""
+    own = [*engine.module.parameters(), *engine.module.buffers(), *(value for kept in engine.optimizer.state.values() for value in kept.values())]
+    places = {_local(value).untyped_storage().data_ptr() for value in own if isinstance(value, Tensor)}
+    return sum(local.nbytes for local in map(_local, state.values()) if local.untyped_storage().data_ptr() not in places)
 
 
 def _local(value: Tensor) -> Tensor:

@@ -223,7 +223,8 @@ def transform_blocks(blueprint: Blueprint, config: Config) -> None:
         if getattr(config.train, key) and not blueprint.blocks:
             warnings.warn(f"train.{key}=true: has no effect, because {type(blueprint.model).__name__} names no blocks", stacklevel=2)
     for block in blueprint.blocks:
-        if config.train.activation_checkpointing:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        if config.train.compile:
+        if config.train.activation_checkpointing:  # compiled inside of it: Dynamo passes over a block whose `forward` is a partial, without a word
+            forward = torch.compile(block.forward) if config.train.compile else block.forward
+            block.forward = partial(checkpoint, forward, use_reentrant=False)
+        elif config.train.compile:
             block.compile()
