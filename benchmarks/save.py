@@ -26,8 +26,8 @@ def run(options: Options, directory: Path) -> Table:
         f"{RANKS} ranks, after a step of training each: seconds from the call of the save to its return, of the slowest rank; both kinds in the same",
         "processes, in an order drawn for each pair. trainer: checkpoint.overlap=true, which copies the state and writes it in a thread (the end of that is",
         "waited for before the next). other: checkpoint.overlap=false, which returns when the checkpoint is whole. Both write the same files, fsync included.",
-        "kept: memory of the copy, on each rank. made: what each save, of both kinds, makes anew on the device before: DeepSpeed's state lies flat in other",
-        "pieces than a checkpoint's, and all ranks exchange it while training waits.",
+        "kept: memory of the copy, on each rank. made: what is made of it beside while it is written: DeepSpeed's state lies flat in other pieces than a",
+        "checkpoint's, and the ranks exchange it.",
     )
     return Table("save", "time for which a step that saves is blocked", notes, tuple(rows))
 

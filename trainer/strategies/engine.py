@@ -171,6 +171,17 @@ class Engine:
                     state[f"optim.{key}.{name}"] = value
         return state
 
+    def held(self) -> dict[str, Tensor]:
+        """This rank's own tensors, from which `state_of` makes what `state_dict` gives: taken without an exchange."""
+        return self.state_dict()
+
+    def state_of(self, held: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> dict[str, Any]:
+        """`state_dict` as of when `held` was taken. A collective.
+
+        With a `group` of the CPU, `held` is a copy on the CPU, and training may go on beside it.
+        """
+        return dict(held)
+
     def init_optimizer_state(self, step: int) -> None:
         """Make the optimizer's state exist, zero and counting `step` steps, so that it can be loaded in place.
 
