@@ -33,7 +33,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Options, Path]:
     if unknown := [name for name in strategies if name not in STRATEGIES]:
         parser.error(f"--strategies: unknown strategy {unknown[0]}; there are {', '.join(STRATEGIES)}")
     if "save" in given.names and not set(strategies) & set(SAVED):
-        parser.error(f"--strategies: save compares {' and '.join(SAVED)}, and none of them is given")
+        parser.error(f"--strategies: save compares {', '.join(SAVED)}, and none of them is given")
     pairs = LEAST_PAIRS if given.quick and given.pairs is None else given.pairs
     if pairs is not None and pairs < LEAST_PAIRS:
         parser.error(f"--pairs {pairs}: an interval takes at least {LEAST_PAIRS}")

@@ -14,7 +14,7 @@ from benchmarks.work import COMMON, RANKS, environment, save, torchrun
 
 LIMIT = 0.10
 WIDTH = 0.05  # of the interval: half of what the claim allows
-STRATEGIES = ("ddp", "fsdp")
+STRATEGIES = ("ddp", "fsdp", "zero1", "zero3")
 MODELS = {False: ("gpt_50m", "50 M parameters"), True: ("gpt_1m", "6 M parameters")}
 """By `Options.quick`."""
 
@@ -26,6 +26,8 @@ def run(options: Options, directory: Path) -> Table:
         f"{RANKS} ranks, after a step of training each: seconds from the call of the save to its return, of the slowest rank; both kinds in the same",
         "processes, in an order drawn for each pair. trainer: checkpoint.overlap=true, which copies the state and writes it in a thread (the end of that is",
         "waited for before the next). other: checkpoint.overlap=false, which returns when the checkpoint is whole. Both write the same files, fsync included.",
+        "kept: memory of the copy, on each rank. made: what is made of it beside while it is written: DeepSpeed's state lies flat in other pieces than a",
+        "checkpoint's, and the ranks exchange it.",
     )
     return Table("save", "time for which a step that saves is blocked", notes, tuple(rows))
 
@@ -47,7 +49,8 @@ def measure(strategy: str, options: Options, directory: Path) -> Row:
     run_quietly(command, environment(), directory / "log.txt")
     times = json.loads((directory / "times.json").read_text(encoding="utf-8"))
     ratio = median_interval([ours / other for ours, other in zip(times["overlap"], times["wait"], strict=True)])
-    return Row(f"{strategy}, {told}", _ms(times["overlap"]), _ms(times["wait"]), ratio, LIMIT)
+    memory = f"{times['kept'] / 1e6:.0f} MB kept, {times['made'] / 1e6:.0f} MB made"
+    return Row(f"{strategy}, {told}, {memory}", _ms(times["overlap"]), _ms(times["wait"]), ratio, LIMIT)
 
 
 def _ms(seconds: list[float]) -> str:

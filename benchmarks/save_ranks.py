@@ -57,7 +57,8 @@ def main() -> None:
     if place.rank == 0:
         for name in kinds:
             shutil.rmtree(run_dir / name)
-        (run_dir / "times.json").write_text(json.dumps(times | {"first": first}), encoding="utf-8")
+        memory = {"kept": savers["overlap"].kept_bytes, "made": savers["overlap"].made_bytes}
+        (run_dir / "times.json").write_text(json.dumps(times | {"first": first} | memory), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -37,3 +38,10 @@ def small_disk(path: Path, size: int) -> Iterator[None]:
 def remount(path: Path, options: str) -> None:
     """Change a small disk: "size=BYTES", "ro", "rw"."""
     subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Leave no byte free on the small disk at `path`."""
+    with (path / "filling").open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024))

@@ -78,6 +78,7 @@ MISTAKES = [
         )
         for every in ("-1", "0m", "ten")
     ],
+    *[([f"train.seed={seed}"], f"error: train.seed={seed}: must be from 0 to 9223372036854775807\n") for seed in (-1, 2**63)],
     (["optim.lr=-1"], "error: optim.lr=-1.0: must be at least 0\n"),
     (["optim.lr=nan"], "error: optim.lr=nan: must be at least 0\n"),
     (["train.stop_at=9", "train.max_steps=5"], "error: train.stop_at=9: is beyond train.max_steps=5; the run ends there anyway\n"),

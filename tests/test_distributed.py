@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tests.commands import free_port
 from trainer import distributed
 from trainer.distributed import Place, pick_device
 from trainer.errors import ConfigError, RunError, Stopped
+from trainer.rendezvous import ARRIVED, reach
 
 
 def test_a_place_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +173,37 @@ def test_who_waits_for_an_earlier_start_to_end_is_asked_to_stop() -> None:
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     told = ranks.run(2, starts_again, 2.0, 0.8, group=False, env=env, timeout=20)
     assert told == ["Stopped: before training began"] * 2
+
+
+def dies_once_it_has_arrived() -> str:
+    """How the wait ends where rank 1 has died, and comes again after the last of the others has arrived."""
+    place = Place.from_env()
+
+    def arrived(count: int) -> None:
+        store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), 3, is_master=False, wait_for_workers=False)
+        while dist.PrefixStore("meeting", store).add(ARRIVED, 0) < count:
+            time.sleep(0.01)
+
+    if place.rank == 1:
+        first = os.fork()
+        if first == 0:
+            distributed.init(place, torch.device("cpu"), timeout=timedelta(seconds=30))
+            os._exit(0)
+        reach("127.0.0.1", int(os.environ["MASTER_PORT"]), 30.0, [])
+        arrived(2)
+        os.kill(first, signal.SIGKILL)
+        os.waitpid(first, 0)
+        Path("dead").touch()
+        arrived(3)
+    while place.rank == 2 and not Path("dead").exists():
+        time.sleep(0.01)
+    distributed.init(place, torch.device("cpu"), timeout=timedelta(seconds=30))
+    value = torch.tensor(1)
+    dist.all_reduce(value)
+    return f"met {int(value)}"
+
+
+def test_who_comes_in_the_place_of_a_rank_that_died_while_it_waited_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    assert ranks.run(3, dies_once_it_has_arrived, group=False, env=env, timeout=15) == ["met 3"] * 3

@@ -66,6 +66,13 @@ def explain_file(error: Exception, path: str, known: Sequence[str]) -> ConfigErr
     return ConfigError(f"{path}: {_wrong_value(error, text, key, None)}")
 
 
+def wrong_value(error: Exception, key: str, given: str) -> str:
+    """KEY=VALUE, and what would be right: for `error`, raised by OmegaConf while `key` was set to `given`."""
+    text = " ".join(str(link) for link in _chain(error))
+    item = re.search(r"\[\d+\]$", _key(text) or "")  # of a list
+    return _wrong_value(error, text, f"{key}{item[0]}", None) if item else _wrong_value(error, text, key, given)
+
+
 def _key(text: str) -> str | None:
     found = re.search(r"full_key: (\S+)", text)
     return found[1] if found else None

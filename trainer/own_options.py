@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer import cli
 from trainer.errors import ConfigError
+from trainer.errors_config import wrong_value
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -78,7 +79,7 @@ def _read(texts: dict[str, str], command: str, kind: type[T]) -> T:
                 raise ConfigError(f"{command}.{key}={text}: one value, please; a list is written [a,b]")
             OmegaConf.update(node, key, override.value(), merge=False)
         except (OverrideParseException, OmegaConfBaseException) as error:
-            raise ConfigError(f"{command}.{key}={text}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(wrong_value(error, f"{command}.{key}", text)) from error
     options = OmegaConf.to_object(node)
     assert isinstance(options, kind)
     return options

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from trainer.errors import RunError, Stopped
 
-ARRIVED, TOLD, VERDICT = "arrived", "told", "verdict"
+ARRIVED, ALIVE, TOLD, VERDICT = "arrived", "alive", "told", "verdict"
 GO, STOP = "go", "stop"
 NAMED = 8
 FAREWELL_SECONDS = 2.0  # for the others to read the verdict
@@ -74,11 +74,18 @@ def meet(connect: Callable[[float], dist.Store], rank: int, world_size: int, sec
 
 def _meet(here: dist.Store, rank: int, world_size: int, seconds: float, asked: Sequence[int], more: int) -> None:
     """`meet` on the store of this start, to which `more` ranks (1, or 0 where it is in another's place) have come."""
-    if here.add(ARRIVED, more) == world_size:
+    deadline = time.monotonic() + seconds
+
+    def all_arrived(more: int) -> bool:
+        return here.add(ARRIVED, more) == world_size or here.check([VERDICT])
+
+    # Who has arrived may be dead when the last arrives: each says that it still lives, or who has come in its place does.
+    met = all_arrived(more) or _wait(lambda: all_arrived(0), seconds, asked, world_size)
+    if met and here.add(f"{ALIVE}-{rank}", 1) == 1 and here.add(ALIVE, 1) == world_size:
         here.compare_set(VERDICT, "", GO)
-    elif not _wait(lambda: here.check([VERDICT]), seconds, asked, world_size):
+    elif not (met and _wait(lambda: here.check([VERDICT]), deadline - time.monotonic(), asked, world_size)):
         if not asked:
-            missing = [str(other) for other in range(world_size) if not here.check([f"rank-{other}"])]
+            missing = [str(other) for other in range(world_size) if not here.check([f"{ALIVE}-{other}" if met else f"rank-{other}"])]
             named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
             raise RunError(f"could not reach the other processes: of {world_size} ranks, these did not come within {seconds:g} s: {named}")
         here.compare_set(VERDICT, "", STOP)  # the first verdict counts, for all

@@ -203,7 +203,7 @@ def machine() -> str:
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if not boot.exists():
         return platform.node()
-    return f"{boot.read_text(encoding='ascii').strip()} {os.readlink(namespace)}"
+    return f"{boot.read_text(encoding='utf-8').strip()} {os.readlink(namespace)}"
 
 
 def _boot(machine: str) -> str:

@@ -60,7 +60,7 @@ class TrainConfig:
     micro_batch_size: int | None = None
     """Samples in one forward pass on one rank; null: all of the rank's share at once."""
     seed: int = 0
-    """Fixes initial values, data order and dropout."""
+    """Fixes initial values, data order and dropout: 0 or more, below 2^63."""
     precision: Precision = Precision.fp32
     device: Device = Device.auto
     activation_checkpointing: bool = False

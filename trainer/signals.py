@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from trainer.errors import Stopped
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
+NOT_BEGUN = "before training began; run the same command to go on"
+T = TypeVar("T")
+
+
+class _Asked(BaseException):
+    """A request to stop, where it ends what is done. No Exception: nothing that handles errors may take it for one."""
 
 
 def keep(asked: list[int]) -> dict[signal.Signals, Any]:
@@ -18,10 +26,19 @@ def keep(asked: list[int]) -> dict[signal.Signals, Any]:
             raise KeyboardInterrupt
         asked.append(number)
 
+    return _handle(ask)
+
+
+def _handle(handler: Callable[[int, Any], None]) -> dict[signal.Signals, Any]:
     try:
-        return {number: signal.signal(number, ask) for number in NUMBERS}
+        return {number: signal.signal(number, handler) for number in NUMBERS}
     except ValueError:  # not in the main thread (a Ray worker): whoever owns the process handles signals
         return {}
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @contextmanager
@@ -33,8 +50,41 @@ def kept(asked: list[int]) -> Iterator[list[int]]:
     finally:
         if asked and old:
             old[signal.SIGTERM] = signal.SIG_IGN  # not `ask`: Python takes its own handlers away before it has ended
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        _restore(old)
+
+
+def until_asked(asked: list[int], work: Callable[[], T]) -> T:
+    """What `work` returns. The first request to stop, kept in `asked` as `keep` does, ends it in the middle: it must leave nothing half done.
+
+    Raises:
+        Stopped: `asked` is not empty. `work` has had time to clear up.
+    """
+
+    def ask(number: int, _: Any) -> None:
+        first = not asked
+        if number == signal.SIGINT and signal.SIGINT in asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        if first:
+            raise _Asked
+
+    if asked:
+        raise Stopped(NOT_BEGUN)
+    old: dict[signal.Signals, Any] = {}
+    try:
+        try:
+            old = _handle(ask)
+            result = work()
+        finally:
+            try:
+                _restore(old)
+            except _Asked:  # there is no second one
+                _restore(old)
+    except _Asked:
+        raise Stopped(NOT_BEGUN) from None
+    if asked:  # it came where Python lets no exception through, in a finalizer for one
+        raise Stopped(NOT_BEGUN)
+    return result
 
 
 @contextmanager

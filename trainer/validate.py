@@ -100,6 +100,8 @@ def check_values(config: Any) -> None:
             raise ConfigError(f"{key}={value}: must be at least {least}")
         if value == math.inf and key != "optim.max_norm":  # which then clips nothing
             raise ConfigError(f"{key}={value}: must be a finite number")
+    if not 0 <= train.seed < 2**63:  # it is hashed wherever it is used; these are the seeds that any tool that reads a config can hold
+        raise ConfigError(f"train.seed={train.seed}: must be from 0 to {2**63 - 1}")
     try:
         interval(config.checkpoint.every)
     except ValueError:

@@ -64,7 +64,7 @@ def test_command_line_names_benchmarks_and_refuses_what_has_no_interval(capsys: 
         (["sleep"], "unknown benchmark sleep"),
         (["--pairs", "5"], "takes at least 6"),
         (["--strategies", "dp"], "unknown strategy dp"),
-        (["save", "--strategies", "single"], "save compares ddp and fsdp"),
+        (["save", "--strategies", "single"], "save compares ddp, fsdp, zero1, zero3"),
     ]:
         with pytest.raises(SystemExit) as error:
             parse(arguments)

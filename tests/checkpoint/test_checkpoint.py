@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from tests.tiny import Tiny
 from trainer.checkpoint.directory import (
     MANIFEST,
     MODEL_IDENTITY,
+    UNFINISHED,
     Damaged,
     directory,
     find,
+    list_lost,
     list_unfinished,
     list_whole,
     read_manifest,
+    remove,
     remove_after,
     remove_old,
     sealed,
@@ -191,13 +196,43 @@ def test_what_is_not_whole_goes_once_a_newer_one_is(tmp_path: Path) -> None:
     for step in (2, 3, 4, 6):
         directory(tmp_path, step).mkdir(parents=True)
         (directory(tmp_path, step) / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"x")
+        if step != 3:
+            (directory(tmp_path, step) / UNFINISHED).touch()
     (place / "damaged-step-00000001").mkdir()
     (place / "step-00000001").symlink_to(place / "damaged-step-00000001")
     remove_old(tmp_path, keep=2)
-    assert [step_of(path) for path in list_unfinished(tmp_path)] == [2, 3, 4, 6]
+    assert [step_of(path) for path in list_unfinished(tmp_path)] == [2, 4, 6]
+    assert [step_of(path) for path in list_lost(tmp_path)] == [3]
     (directory(tmp_path, 4) / MANIFEST).write_text("{}")
     remove_old(tmp_path, keep=2)
-    assert sorted(path.name for path in place.iterdir()) == ["damaged-step-00000001", "step-00000001", "step-00000004", "step-00000006"]
+    assert sorted(path.name for path in place.iterdir()) == ["damaged-step-00000001", "step-00000001", "step-00000003", "step-00000004", "step-00000006"]
+
+
+def test_what_a_kill_leaves_of_a_removal_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is removed last, killed before each removal in turn."""
+    files = [MANIFEST, "a.safetensors", "b.safetensors"]
+    for survived in range(5):
+        place = directory(tmp_path, 10 + survived)
+        place.mkdir(parents=True)
+        for name in files:
+            (place / name).write_text("{}")
+        left = iter(range(survived))
+
+        def removal(original, left=left):
+            def work(*given, **named):
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+                return original(*given, **named)
+
+            return work
+
+        with monkeypatch.context() as patch:
+            for owner, name in ((os, "unlink"), (os, "rename"), (os, "replace"), (os, "rmdir")):
+                patch.setattr(owner, name, removal(getattr(owner, name)))
+            with suppress(KeyboardInterrupt):
+                remove(place)
+        assert list_lost(tmp_path) == []
+        assert (place in list_whole(tmp_path)) == (survived == 0)
 
 
 def test_other_names_are_left_alone(tmp_path: Path) -> None:

@@ -43,14 +43,18 @@ def test_ls_and_verify_answer_without_torch(saved: Path, tmp_path: Path) -> None
     assert whole[:6] == ["3", "300", "fsdp", "2", f"{total / 1024:.0f}", "KiB"]
     assert whole[7].split(maxsplit=1)[1] == "whole"
     assert half[:4] == ["5", "?", "?", "?"]
-    assert half[7].endswith("not whole: no manifest.json")
+    assert half[7].endswith("not whole: a save or a removal of it did not end")
 
     done = run_without_torch("verify", "run", cwd=tmp_path, module="trainer.checkpoint")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "run/checkpoints/step-00000003: every file is as it was written",
-        "run/checkpoints/step-00000005: has no manifest.json: it was not finished, and is not taken for a checkpoint",
+        "run/checkpoints/step-00000005: a save or a removal of it did not end; it is not taken for a checkpoint",
     ]
+    (saved / "manifest.json").unlink()
+    done = run_without_torch("verify", "run", cwd=tmp_path, module="trainer.checkpoint")
+    assert (done.returncode, done.stderr) == (1, "run/checkpoints/step-00000003: manifest.json is missing\n")
+    assert "not whole: manifest.json is missing" in run_without_torch("ls", "run", cwd=tmp_path, module="trainer.checkpoint").stdout
 
 
 def test_verify_names_each_file_that_is_damaged_or_missing(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

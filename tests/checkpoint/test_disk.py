@@ -96,8 +96,8 @@ def test_a_disk_that_is_read_only_now(tmp_path: Path) -> None:
         remount(disk, "ro")
         (first, told), (second, _) = ranks.run(2, said, config)
         assert first == second
-        assert told.startswith(f"warning: step 4: {directory(tmp_path, 4)} could not be written: Read-only file system on ranks 0, 1; training goes on, ")
-        assert first.startswith(f"RunError: step 5: {directory(tmp_path, 5)} could not be written: Read-only file system on ranks 0, 1; this was the last")
+        assert told.startswith(f"warning: step 4: {directory(tmp_path, 4)} could not be written: Read-only file system on rank 0; training goes on, ")
+        assert first.startswith(f"RunError: step 5: {directory(tmp_path, 5)} could not be written: Read-only file system on rank 0; this was the last")
         assert list_whole(tmp_path) == [directory(tmp_path, 2)]
 
 

@@ -17,7 +17,7 @@ from tests import ranks, tiny
 from tests.checkpoint.test_checkpoint import written
 from tests.commands import without_privileges
 from tests.test_worker import metrics, run
-from trainer.checkpoint.directory import MANIFEST, directory, find, list_whole
+from trainer.checkpoint.directory import MANIFEST, UNFINISHED, directory, find, list_whole
 from trainer.checkpoint.resume import resume
 from trainer.config import Config
 from trainer.errors import ConfigError, RunError, Stopped
@@ -58,6 +58,9 @@ def damage(path: Path, how: str) -> str:
     if how == "missing":
         file.unlink()
         return f"{file.name} is missing"
+    if how == "manifest missing":
+        (path / MANIFEST).unlink()
+        return f"its {MANIFEST} is missing"
     if how == "manifest cut":
         (path / MANIFEST).write_text(manifest[: len(manifest) // 2])
         return f"{MANIFEST} cannot be read (JSONDecodeError: "
@@ -72,7 +75,7 @@ def damage(path: Path, how: str) -> str:
     return f"{file.name} is not what was written"
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "missing", "manifest cut", "manifest flipped", "format flipped"])
+@pytest.mark.parametrize("how", ["truncated", "flipped", "missing", "manifest missing", "manifest cut", "manifest flipped", "format flipped"])
 def test_the_newest_whole_one_is_taken_and_the_damaged_one_kept_aside(how: str, config: Config) -> None:
     run_dir = Path(str(config.run_dir))
     newest = directory(run_dir, 4)
@@ -90,16 +93,12 @@ def test_the_newest_whole_one_is_taken_and_the_damaged_one_kept_aside(how: str, 
     assert [line["step"] for line in metrics(run_dir)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_one_without_a_manifest_is_named(config: Config) -> None:
+def test_one_whose_save_did_not_end_is_passed_over_and_goes(config: Config) -> None:
     run_dir = Path(str(config.run_dir))
-    (directory(run_dir, 4) / MANIFEST).unlink()
     shutil.copytree(directory(run_dir, 4), directory(run_dir, 1))  # older than the one that is taken
-    (first, told), (second, other) = ranks.run(2, said, config)
-    assert (first, second, other) == ("done", "done", "")
-    assert told == (
-        f"warning: {directory(run_dir, 4)} has no {MANIFEST}: a save that did not end, or its manifest is missing; it is not taken, "
-        "and is removed when a checkpoint of that step or a later one is saved\n"
-    )
+    for step in (1, 4):
+        (directory(run_dir, step) / MANIFEST).rename(directory(run_dir, step) / UNFINISHED)
+    assert ranks.run(2, said, config) == [("done", "")] * 2
     assert json.loads((run_dir / "run.json").read_text())["sessions"][-1]["first_step"] == 3
     assert sorted((run_dir / "checkpoints").iterdir()) == list_whole(run_dir) == [directory(run_dir, 4), directory(run_dir, 6)]
 
@@ -121,7 +120,7 @@ def test_all_are_damaged(config: Config) -> None:
     again = dataclasses.replace(config, checkpoint=CheckpointConfig(every=2, keep=2, resume="never"))
     assert ranks.run(2, said, again) == [("done", "")] * 2
     damage(directory(run_dir, 4), "missing")
-    damage(directory(run_dir, 6), "missing")
+    damage(directory(run_dir, 6), "manifest missing")
     ranks.run(2, said, config)
     names = sorted(path.name for path in (run_dir / "checkpoints").glob("damaged-*"))
     assert names == ["damaged-step-00000002", "damaged-step-00000004", "damaged-step-00000004-2", "damaged-step-00000006"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import importlib.util
 import io
 import os
 import resource
@@ -25,13 +26,14 @@ from trainer.sections import CheckpointConfig, LogConfig
 from trainer.state import Position
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
+from trainer.strategies.deepspeed import ZeRO1, ZeRO3
 from trainer.strategies.engine import Engine
 from trainer.strategies.fsdp import FSDP
 from trainer.strategies.single import Single
 
 
-def copied(config: Config) -> tuple[bool, bool, int, int]:
-    """(a copy holds while training goes on, the next is in the same memory, bytes of the copy, bytes of the state)."""
+def copied(config: Config) -> tuple[bool, bool]:
+    """(the state made of a copy is that of when it was taken, while training goes on; the next copy is in the same memory)."""
     from trainer.loop import train_steps
 
     def local(value: torch.Tensor) -> torch.Tensor:
@@ -41,24 +43,28 @@ def copied(config: Config) -> tuple[bool, bool, int, int]:
     loader = tiny.loader(config, 1, 3)
     steps = train_steps(engine, config.model, loader, config, 1, [])
     next(steps)
-    host = HostCopy(engine.device)
-    state = engine.state_dict()
-    copy, before = host.take(state), {name: local(value).clone() for name, value in state.items()}
+    host, group = HostCopy(engine.device), dist.new_group(backend="gloo")
+    before = {name: local(value).clone() for name, value in engine.state_dict().items()}
+    copy = host.take(engine.held())
     where = {name: local(value).data_ptr() for name, value in copy.items()}
     next(steps)
     now = engine.state_dict()
     moved = any(not torch.equal(local(now[name]), value) for name, value in before.items())
-    holds = moved and all(torch.equal(local(copy[name]), value) and type(copy[name]) is type(state[name]) for name, value in before.items())
-    again = host.take(engine.state_dict())
+    then = engine.state_of(copy, group)
+    holds = moved and list(then) == list(before) and all(torch.equal(local(then[name]), value) for name, value in before.items())
+    again = host.take(engine.held())
     loader.close()
-    return holds, where == {name: local(value).data_ptr() for name, value in again.items()}, host.bytes, sum(value.nbytes for value in before.values())
+    return holds, where == {name: local(value).data_ptr() for name, value in again.items()}
 
 
-@pytest.mark.parametrize("strategy", [DDP(), FSDP()], ids=["ddp", "fsdp"])
+NEEDS_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="the extra `deepspeed` is not installed")
+ZEROS = [pytest.param(ZeRO1(), marks=NEEDS_DEEPSPEED), pytest.param(ZeRO3(param_persistence_threshold=0), marks=NEEDS_DEEPSPEED)]
+
+
+@pytest.mark.parametrize("strategy", [DDP(), FSDP(), *ZEROS], ids=["ddp", "fsdp", "zero1", "zero3"])
 def test_the_copy_holds_while_training_goes_on(strategy: Strategy) -> None:
-    for holds, same_memory, kept, held in ranks.run(2, copied, tiny.config(strategy)):
-        assert (holds, same_memory) == (True, True)
-        assert kept == held > 0
+    preload = ["trainer.strategies.deepspeed_engine"] if "zero" in strategy.name else []
+    assert ranks.run(2, copied, tiny.config(strategy), preload=preload) == [(True, True)] * 2
 
 
 def printed(config: Config) -> tuple[str, str]:
@@ -124,6 +130,41 @@ def test_a_stop_waits_for_the_save_under_way(tmp_path: Path) -> None:
 
 def saver_of(config: Config, engine: Engine) -> Saver:
     return Saver(engine, Path(str(config.run_dir)), config.checkpoint, tiny.facts(config), -1, lambda step, path: None)
+
+
+def memory_of(config: Config) -> tuple[str, int, int, int, int, int]:
+    """(what is said of memory, bytes kept, bytes made, bytes held, bytes of the parameters' rows, bytes of the optimizer's): all but the first of this rank."""
+    engine = tiny.make_engine(config)
+    engine.init_optimizer_state(1)
+    saver = saver_of(config, engine)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        saver.save(Position(1, 10))
+        saver.close()
+    state = engine.state_dict()
+
+    def size(of: dict[str, torch.Tensor], kind: str = "") -> int:
+        return sum(getattr(value, "_local_tensor", value).nbytes for name, value in of.items() if name.startswith(kind))
+
+    return out.getvalue(), saver.kept_bytes, saver.made_bytes, size(engine.held()), size(state, "model."), size(state, "optim.")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "made_of"),
+    [
+        (DDP(), ()),
+        (FSDP(), ()),
+        pytest.param(ZeRO1(), ("optimizer",), marks=NEEDS_DEEPSPEED),
+        pytest.param(ZeRO3(param_persistence_threshold=0), ("parameters", "optimizer"), marks=NEEDS_DEEPSPEED),
+    ],
+    ids=["ddp", "fsdp", "zero1", "zero3"],
+)
+def test_the_memory_of_a_save_is_said_with_what_is_made_while_it_is_written(strategy: Strategy, made_of: tuple[str, ...], tmp_path: Path) -> None:
+    preload = ["trainer.strategies.deepspeed_engine"] if made_of else []
+    for rank, (told, kept, made, held, parameters, optimizer) in enumerate(ranks.run(2, memory_of, tiny.config(strategy, tmp_path), preload=preload)):
+        assert kept == held > 0
+        assert made == sum({"parameters": parameters, "optimizer": optimizer}[kind] for kind in made_of)
+        more = ", and 0 MB while it is written" if made_of else ""
+        assert told == ("" if rank else f"memory    checkpoint.overlap keeps a copy of the state: 0 MB on each rank{more}\n")
 
 
 def short_of_memory(config: Config) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Data that needs an extra says which one to install, where it is not."""
+"""What needs an extra says which one to install, where it is not, before anything starts."""
 
 from __future__ import annotations
 
@@ -20,21 +20,32 @@ def from_name(name):
 
 importlib.metadata.Distribution.from_name = from_name
 """
+MODULES = {"scikit-learn": "sklearn", "pillow": "PIL"}
+"""What packages are imported as, where not by their own name."""
 CASES = {
     "table": ("pyarrow", "tabular", ["model=mlp", "data=tabular", "data.path=t.csv", "data.target=y"]),
     "parquet": ("pyarrow", "tabular", ["data=text", "data.paths=[t.parquet]"]),
     "bpe": ("tokenizers", "hf", ["data.tokenizer=bpe"]),
     "tokenizer": ("tokenizers", "hf", ["data.tokenizer=hf", "data.tokenizer_path=tokenizer.json"]),
+    "dataset": ("datasets", "hf", ["data=text", "data.dataset=somebody/something"]),
+    "transformers": ("transformers", "hf", ["model=hf", "model.path=model", "data=synthetic"]),
+    "digits": ("scikit-learn", "images", ["model=cnn", "data=images"]),
+    "folder": ("pillow", "images", ["model=cnn", "data=images", "data.path=images"]),
+    "deepspeed": ("deepspeed", "deepspeed", ["+strategy=zero2"]),
+    "accelerate": ("accelerate", "accelerate", ["+strategy=accelerate"]),
+    "ray": ("ray", "ray", ["launcher=ray"]),
+    "wandb": ("wandb", "wandb", ["wandb.enabled=true"]),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_not_installed_says_which_extra(name, tmp_path, cache):
     package, extra, arguments = CASES[name]
-    for file in ("t.parquet", "tokenizer.json", "a.txt"):
+    for file in ("t.parquet", "tokenizer.json", "a.txt", "images/cat/1.png", "model/config.json"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("text\n")
     (tmp_path / "t.csv").write_text("x,y\n1,2\n")
-    (tmp_path / "sitecustomize.py").write_text(HIDDEN.format(names=[package]))
+    (tmp_path / "sitecustomize.py").write_text(HIDDEN.format(names=[MODULES.get(package, package)]))
     if name in ("bpe", "tokenizer"):
         arguments = ["data=text", "data.paths=[a.txt]", *arguments]
     done = commands.run(*arguments, "train.device=cpu", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{commands.ROOT}")

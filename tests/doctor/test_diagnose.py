@@ -25,7 +25,7 @@ def calls(*names: str, first: int = 1, left: bool = True) -> list[Collective]:
 
 def sight(rank: int, life: Life = Life.RUNNING, still: float = 60.0, here: bool = True, oom: bool = False, **values: Any) -> RankSight:
     defaults = {"step": 7, "phase": "forward/backward", "entered": {"0": 41}, "left": {"0": 40}, "written": 1000.0}
-    record = RankRecord(rank, 4, f"node{rank // 2}", 100 + rank, 1, 0.0, 1.0, **{**defaults, **values})
+    record = RankRecord(rank, 4, f"node{rank // 2}", f"boot{rank // 2}", 100 + rank, 1, 0.0, 1.0, **{**defaults, **values})
     return RankSight(record, life, still, here, oom)
 
 

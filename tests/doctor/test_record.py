@@ -6,20 +6,34 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.commands import ROOT, environment
+from tests.launchers.running import wait_until
 from trainer.doctor.record import RankRecord, directory, process_start, read, stacks_path, write
 from trainer.doctor.sight import Life, look
 from trainer.doctor.stacks import collect
 from trainer.doctor.watch import stalled
+from trainer.run_lock import machine
 
 
 def record(rank: int, pid: int, **changes: Any) -> RankRecord:
     now = time.time()
-    values = {"host": socket.gethostname(), "process_start": process_start(pid), "started": now, "interval": 1.0, "written": now, "changed": now - 100}
+    values = {
+        "host": socket.gethostname(),
+        "machine": machine(),
+        "process_start": process_start(pid),
+        "started": now,
+        "interval": 1.0,
+        "written": now,
+        "changed": now - 100,
+    }
     return RankRecord(**{"rank": rank, "world_size": 2, "pid": pid, **values, **changes})
 
 
@@ -71,3 +85,40 @@ def test_no_signal_goes_to_a_process_that_may_be_another(tmp_path):
             assert other.poll() is None
         finally:
             other.kill()
+
+
+def test_a_rank_killed_before_its_second_record_is_seen_and_one_of_an_earlier_start_is_not(tmp_path):
+    now = time.time()
+    with subprocess.Popen(["true"]) as gone:
+        dead = record(1, gone.pid, started=now - 3, written=now - 3)
+    for phase, seen in [("forward/backward", [0, 1]), ("save", [0, 1]), ("", [0]), ("start-up", [0]), ("meeting", [0])]:
+        run_dir = tmp_path / (phase.replace("/", "-") or "none")
+        run_dir.mkdir()
+        put(run_dir, dead, record(0, os.getpid(), started=now - 2, phase=phase))
+        assert [sight.rank for sight in look(run_dir)] == seen
+
+
+def test_a_rank_elsewhere_is_judged_by_what_it_writes_alone_also_under_the_same_host_name(tmp_path):
+    """Its process id means nothing here: there is no such process, or it is another program's."""
+    now, elsewhere = time.time(), {"machine": "boot pid:[1]", "process_start": 1}
+    put(tmp_path, record(0, 1, **elsewhere), record(1, os.getpid(), written=now - 100, **elsewhere))
+    seen = look(tmp_path)
+    assert [(sight.life, sight.here) for sight in seen] == [(Life.RUNNING, False), (Life.SILENT, False)]
+    assert collect(tmp_path, seen) == {}  # nor is it sent a signal
+
+
+def test_a_rank_in_a_container_of_this_machine_is_not_taken_for_dead(tmp_path):
+    """A real one: with process ids of its own, and this machine's host name."""
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if sys.platform != "linux" or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("this user may make no process namespace")
+    made = f"Recorder(Path({str(tmp_path)!r}), 0, 1, 60)"
+    code = f"import time\nfrom pathlib import Path\nfrom trainer.doctor.recorder import Recorder\nrank = {made}\ntime.sleep(300)"
+    with subprocess.Popen([*unshare, sys.executable, "-c", code], cwd=ROOT, env=environment()) as rank:
+        try:
+            wait_until(lambda: read(tmp_path), rank)
+            (sight,) = look(tmp_path)
+            assert (sight.record.host, sight.record.pid) == (socket.gethostname(), 1)
+            assert (sight.life, sight.here) == (Life.RUNNING, False)
+        finally:
+            rank.kill()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import faulthandler
 import mmap
+from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
+from tests import ranks
 from tests.disks import small_disk
-from trainer.doctor.record import STACKS_SIGNAL, directory
+from trainer.doctor.record import STACKS_SIGNAL, directory, read
 from trainer.doctor.recorder import READ_OR_WRITTEN, Recorder
+from trainer.doctor.sight import Life, look
 from trainer.errors import RunError
 from trainer.whereabouts import Phase
 
@@ -42,6 +47,27 @@ def test_what_is_read_after_going_back_counts_as_work_up_to_the_next_step(tmp_pa
     assert not still_after_work()
     where.taken()
     assert still_after_work()
+    recorder.end("finished")
+
+
+def collectives_of_a_rank_that_ended(run_dir: Path) -> tuple[dict[str, int], dict[str, int]]:
+    recorder = Recorder(run_dir, 0, 1, patience=60)
+    recorder.look()
+    dist.all_reduce(torch.ones(1))
+    before = read(run_dir)[0].entered
+    recorder.end("failed", "an error")
+    return before, read(run_dir)[0].entered
+
+
+def test_the_last_record_has_the_last_collectives(tmp_path):
+    """They were those of up to a second before: of ranks that had all finished, one seemed not to have left its last."""
+    ((before, after),) = ranks.run(1, collectives_of_a_rank_that_ended, tmp_path)
+    assert after.get("0", 0) == before.get("0", 0) + 1
+
+
+def test_a_rank_that_has_just_begun_is_not_silent(tmp_path):
+    recorder = Recorder(tmp_path, 0, 1, patience=60)
+    assert [sight.life for sight in look(tmp_path)] == [Life.RUNNING]
     recorder.end("finished")
 
 

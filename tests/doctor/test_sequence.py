@@ -39,6 +39,26 @@ def test_a_barrier_left_out_after_a_save(culprit: int, steps: int) -> None:
 
 
 @pytest.mark.parametrize("culprit", [0, 1])
+def test_one_of_two_barriers_left_out_after_a_save(culprit: int) -> None:
+    """A barrier for each of two micro-batches."""
+    came = [*START, "barrier", *FIRST, *["barrier", *STEP] * 2, *SAVE, "barrier"]
+    found = first_difference({rank: entered([*came, *(STEP[1:] if rank == culprit else STEP[:1])]) for rank in (0, 1)})
+    assert found is not None
+    assert (found.ranks, str(found.wanted), str(found.found), found.skipped) == ([culprit], "barrier", "all_reduce [2]", True)
+
+
+@pytest.mark.parametrize("culprit", [0, 1])
+def test_a_barrier_left_out_in_an_evaluation(culprit: int) -> None:
+    """Under FSDP, after the all-reduce that asks whether to stop: in the step before it was not followed by a barrier."""
+    forward = ["barrier", "all_gather [4104]", "all_gather [2064]"]
+    step = [*forward, "all_reduce [2]", *forward[1:], "all_reduce [4128]", "all_reduce [8208]", "all_reduce []"]
+    came = ["all_gather [1]", "all_gather [31]", *forward[1:], *START, *step, "all_reduce [2]", *forward * 4, "all_reduce [2]"]
+    found = first_difference({rank: entered([*came, forward[rank == culprit]]) for rank in (0, 1)})
+    assert found is not None
+    assert (found.ranks, str(found.wanted), found.skipped) == ([culprit], "barrier", True)
+
+
+@pytest.mark.parametrize("culprit", [0, 1])
 def test_a_save_left_out(culprit: int) -> None:
     came = before(5)
     found = first_difference({rank: entered([*came, *STEP, *(STEP[:1] if rank == culprit else SAVE[:1])]) for rank in (0, 1)})

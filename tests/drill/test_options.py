@@ -20,7 +20,8 @@ def test_options_are_taken_and_the_rest_is_left():
     [
         ("drill.stepz=3", "unknown key 'drill.stepz'; did you mean 'drill.steps'?"),
         ("drill.steps=5", "drill.steps=5: must be at least 6, so that there is a checkpoint before a fault and one after it"),
-        ("drill.steps=many", "drill.steps=many: Value 'many' of type 'str' could not be converted to Integer"),
+        ("drill.steps=many", "drill.steps=many: must be an integer"),
+        ("drill.faults=kill", "drill.faults=kill: must be a list, which is written drill.faults=[kill]"),
         ("drill.seed=1,2", "drill.seed=1,2: one value, please; a list is written [a,b]"),
         ("drill.seed=-1", "drill.seed=-1: must be at least 0"),
         ("drill.timeout=0", "drill.timeout=0: must be more than 0"),

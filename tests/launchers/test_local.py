@@ -150,9 +150,12 @@ def test_two_interrupts_end_it_at_once_and_its_sweep(tmp_path):
 
 
 def test_no_rank_outlives_a_killed_launcher(tmp_path):
+    """Not even a stopped one."""
     process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, cwd=tmp_path)
-    wait_until(lambda: len(descendants(process.pid)) == 2, process)
+    wait_until(lambda: steps_done(tmp_path / "x") >= 1, process)
     children = descendants(process.pid)
+    assert len(children) == 2
+    children[1].suspend()
     process.kill()
     process.wait()
     wait_until(lambda: left(children) == [], seconds=30)

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from tests.disks import fill, small_disk
 from trainer.errors import ConfigError, Interrupted, MissingExtra, RunError, Stopped
-from trainer.launchers.ranks import Failure, RankDied, how_it_ended, judge, prefixed, read_failures
+from trainer.launchers.ranks import ERROR_FILE, Failure, RankDied, how_it_ended, judge, keep_room, prefixed, read_failures, tell_failure
 
 
 def _failure(rank: int, error: BaseException) -> Failure:
@@ -31,6 +32,7 @@ UNREACHED = RunError("could not reach the other processes at 127.0.0.1:29500 (ti
         ({0: MissingExtra("needs ray")}, {}, ConfigError, "needs ray"),
         ({0: UNREACHED, 1: ValueError("a mistake")}, {}, RankDied, "rank 1 failed: ValueError: a mistake\n\nTraceback"),
         ({0: UNREACHED}, {}, RankDied, "rank 0 failed: could not reach the other processes at 127.0.0.1:29500 (timed out)"),
+        ({2: LOST, 3: LOST}, {}, RankDied, f"rank 2 lost the connection to another rank; if that is on another machine, its launcher says why ({LOST})"),
         ({0: LOST, 2: ValueError("a mistake")}, {}, RankDied, "rank 2 failed: ValueError: a mistake\n\nTraceback"),
         ({0: Stopped("at step 3"), 1: Stopped("at step 3")}, {}, Stopped, "at step 3"),
         ({0: KeyboardInterrupt()}, {}, Interrupted, "interrupted twice, so ended at once; what the last checkpoint holds is kept"),
@@ -67,3 +69,19 @@ def test_how_a_process_ended():
 
 def test_every_line_gets_its_rank():
     assert prefixed(3, "a\nb\n") == "[rank 3] a\n[rank 3] b\n"
+
+
+@pytest.mark.parametrize("message", ["a reason", "\U0001f4be" * 6000])
+def test_a_failure_is_written_down_on_a_full_disk(message, tmp_path, monkeypatch):
+    record = tmp_path / "disk" / "rank-1.json"
+    monkeypatch.setenv(ERROR_FILE, str(record))
+    with small_disk(tmp_path / "disk", 1 << 20):
+        keep_room(record)
+        fill(tmp_path / "disk")
+        tell_failure(1, RunError(message))
+        told = read_failures([record])
+        assert sorted(path.name for path in record.parent.iterdir()) == ["filling", "rank-1.json"]
+    assert (list(told), told[1].kind) == ([1], "RunError")
+    assert message.startswith(told[1].message)
+    assert len(told[1].message) >= min(len(message), 2000)
+    assert told[1].trace.endswith(message[-100:] + "\n")

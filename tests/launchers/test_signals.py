@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.launchers.running import descendants, finish, left, start, steps_done, wait_until
@@ -51,6 +53,24 @@ def test_sigterm_while_one_process_starts(tmp_path):
     status, _, err = finish(process)
     assert status == 75, err
     assert err.startswith("stopped, resumable: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.large)])
+def test_a_stop_while_data_is_prepared(number, tmp_path):
+    """In native code, which hears no signal."""
+    generator = random.Random(0)
+    words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=9)) for _ in range(400_000)]
+    (tmp_path / "words.txt").write_text(" ".join(words))
+    data = ["data=text", "data.paths=[words.txt]", "data.tokenizer=bpe", "data.vocab_size=50000"]
+    process = start(*SINGLE, "run_dir=x", *LONG, *data, cwd=tmp_path, TRAINER_CACHE=str(tmp_path / "cache"))
+    wait_until(lambda: list((tmp_path / "cache").glob("text/.*.*")), process)
+    wait_until(lambda: psutil.Process(process.pid).cpu_percent(0.1) < 10, process)
+    children = descendants(process.pid)
+    os.killpg(process.pid, number)
+    status, _, err = finish(process)
+    assert (status, err) == (75, "stopped, resumable: before training began; run the same command to go on\n")
+    wait_until(lambda: left(children) == [], seconds=30)
+    assert [path.suffix for path in (tmp_path / "cache" / "text").iterdir()] == [".lock"]
 
 
 def _catches_sigterm(pid: int) -> bool:

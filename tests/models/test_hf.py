@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.commands import run_without_torch
 from trainer.data.base import IGNORE
 from trainer.errors import ConfigError
 from trainer.materialise import blueprint
@@ -230,8 +231,38 @@ def test_data_that_does_not_fit(tmp_path):
     llama().save_pretrained(tmp_path)
     model = HF(path=str(tmp_path))
     assert error_of(model, {"vocab_size": 101, "seq_len": 16}) == (
-        f"model.path={tmp_path}: has a vocabulary of 100, but the data has token ids up to 100; tokenise the data with this model's tokenizer"
+        f"model.path={tmp_path}: has a vocabulary of 100, but the data has token ids up to 100; "
+        "tokenise the data with this model's tokenizer (data.tokenizer=hf with data.tokenizer_path), or give data.vocab_size=100 or less"
     )
     assert error_of(model, {"vocab_size": 100, "seq_len": 65}) == (
         f"model.path={tmp_path}: takes at most 64 tokens, but the data has sequences of 65; give data.seq_len=64 or less"
     )
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, lambda: transformers.LlavaConfig(text_config=llama(), vision_config=transformers.CLIPVisionConfig())])
+def test_data_that_does_not_fit_is_found_by_reading_the_config_alone(make, tmp_path):
+    make().save_pretrained(tmp_path)
+    model = HF(path=str(tmp_path))
+    model.check({"vocab_size": 100, "seq_len": 64})
+    with pytest.raises(ConfigError, match="has a vocabulary of 100, but the data has token ids up to 100"):
+        model.check({"vocab_size": 101, "seq_len": 64})
+    with pytest.raises(ConfigError, match=r"takes at most 64 tokens, but the data has sequences of 65; give data.seq_len=64 or less"):
+        model.check({"vocab_size": 100, "seq_len": 65})
+
+
+def test_a_config_that_does_not_say_is_left_to_transformers(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "context_length": 8, "vocab_size": None}))
+    HF(path=str(tmp_path)).check({"vocab_size": 101, "seq_len": 65})
+    HF(path="some/hub-id").check(SPEC)
+
+
+def test_data_that_does_not_fit_is_said_before_anything_starts(tmp_path):
+    llama().save_pretrained(tmp_path / "model")
+    data = ["data=synthetic", "data.vocab_size=101", "data.seq_len=16"]
+    done = run_without_torch("model=hf", "model.path=model", *data, "+strategy=ddp", "launcher.nproc_per_node=2", "train.device=cpu", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: model.path=model: has a vocabulary of 100, but the data has token ids up to 100; "
+        "tokenise the data with this model's tokenizer (data.tokenizer=hf with data.tokenizer_path), or give data.vocab_size=100 or less\n"
+    )
+    assert not list(tmp_path.glob("runs/*/*.log"))

@@ -20,7 +20,11 @@ def test_options_are_taken_and_the_rest_is_left():
     [
         ("prove.stepz=3", "unknown key 'prove.stepz'; did you mean 'prove.steps'?"),
         ("prove.steps=0", "prove.steps=0: must be at least 1"),
-        ("prove.steps=many", "prove.steps=many: Value 'many' of type 'str' could not be converted to Integer"),
+        ("prove.steps=many", "prove.steps=many: must be an integer"),
+        ("prove.resume=perhaps", "prove.resume=perhaps: must be true or false"),
+        ("prove.strategies=ddp", "prove.strategies=ddp: must be a list, which is written prove.strategies=[ddp]"),
+        ("prove.ranks=2", "prove.ranks=2: must be a list, which is written prove.ranks=[2]"),
+        ("prove.ranks=[two]", "prove.ranks[0]=two: must be an integer"),
         ("prove.steps=1,2", "prove.steps=1,2: one value, please; a list is written [a,b]"),
         ("prove.ranks=[]", "prove.ranks=[]: give numbers of processes, such as [1,2,4]"),
         ("prove.ranks=[0]", "prove.ranks=[0]: give numbers of processes, such as [1,2,4]"),

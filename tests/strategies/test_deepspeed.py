@@ -183,7 +183,7 @@ def bad_step(config: Config) -> tuple[list[tuple[int, int]], list[bool]]:
     return found, stayed
 
 
-@pytest.mark.parametrize("kind", ["loss", "gradient"])
+@pytest.mark.parametrize("kind", ["loss", pytest.param("gradient", marks=pytest.mark.large)])
 @pytest.mark.parametrize("strategy", [ZeRO1(), ZeRO3(param_persistence_threshold=0), ZeRO2(cpu_offload=True)])
 def test_a_value_that_is_not_finite_on_one_rank_stops_all(strategy: ZeRO, kind: str) -> None:
     config = tiny.config(strategy, model=Tiny(nan_at=f"1:5:{kind}"))  # rank 1, in the second step
@@ -300,12 +300,12 @@ MOVES: dict[str, tuple[Strategy, int]] = {
 }
 FROM_TO = [
     ("zero2", "fsdp"),
-    ("zero3", "zero2-of-1"),
+    pytest.param("zero3", "zero2-of-1", marks=pytest.mark.large),
     pytest.param("zero3-of-4", "fsdp", marks=pytest.mark.large),
     ("zero1", "zero3"),
     ("fsdp", "zero3"),
-    ("single", "zero1"),
-    ("ddp", "zero2"),
+    pytest.param("single", "zero1", marks=pytest.mark.large),
+    pytest.param("ddp", "zero2", marks=pytest.mark.large),
     pytest.param("zero2", "ddp", marks=pytest.mark.large),
     pytest.param("zero2", "single", marks=pytest.mark.large),
     pytest.param("zero2", "zero3", marks=pytest.mark.large),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,21 @@ import torch
 from tests import ranks, tiny
 from tests.tiny import Tiny, Trained
 from trainer.config import Config
+from trainer.strategies.accelerate import Accelerate
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
+from trainer.strategies.deepspeed import ZeRO, ZeRO2, ZeRO3
 from trainer.strategies.fsdp import FSDP, HSDP
 from trainer.strategies.single import Single
+
+CUT = ZeRO3(param_persistence_threshold=0)
+"""Every parameter is gathered for its layer: by default those of so small a model stay whole."""
+
+
+def needs(extra: str, strategy: Strategy) -> Any:
+    """A case of `strategy` on 2 ranks, left out where its extra is not installed."""
+    absent = importlib.util.find_spec(extra) is None
+    return pytest.param(strategy, 2, marks=pytest.mark.skipif(absent, reason=f"the extra `{extra}` is not installed"))
 
 
 def trained_and_saved(config: Config) -> tuple[Trained, int]:
@@ -55,15 +68,32 @@ def test_activation_checkpointing_keeps_less_and_changes_nothing(strategy: Strat
         assert little < 0.5 * much
 
 
+def trained_and_compiled(config: Config) -> tuple[Trained, int]:
+    """The result, and how many graphs this rank has compiled."""
+    from torch._dynamo.utils import counters
+
+    return tiny.train(config), counters["stats"]["unique_graphs"]
+
+
 @pytest.mark.large
-@pytest.mark.parametrize(("strategy", "world_size"), [(Single(), 1), (DDP(), 2), (FSDP(), 2)], ids=["single", "ddp", "fsdp"])
-def test_compiled_blocks_give_the_same(strategy: Strategy, world_size: int) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "world_size"),
+    [(Single(), 1), (DDP(), 2), (FSDP(), 2), needs("accelerate", Accelerate()), needs("deepspeed", ZeRO2()), needs("deepspeed", CUT)],
+    ids=["single", "ddp", "fsdp", "accelerate", "zero2", "zero3"],
+)
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("activation_checkpointing", [False, True], ids=["kept", "checkpointed"])
+def test_compiled_blocks_give_the_same(strategy: Strategy, world_size: int, activation_checkpointing: bool) -> None:
     plain = tiny.config(strategy)
-    config = dataclasses.replace(plain, train=dataclasses.replace(plain.train, compile=True, activation_checkpointing=True))
-    expected = ranks.run(world_size, tiny.train, plain)[0]
-    trained = ranks.run(world_size, tiny.train, config, timeout=500)[0]
+    config = dataclasses.replace(plain, train=dataclasses.replace(plain.train, compile=True, activation_checkpointing=activation_checkpointing))
+    preload = ["trainer.strategies.deepspeed_engine"] if isinstance(strategy, ZeRO) else []
+    expected = ranks.run(world_size, tiny.train, plain, timeout=500, preload=preload)[0]
+    trained, graphs = ranks.run(world_size, trained_and_compiled, config, timeout=500, preload=preload)[0]
+    assert graphs > 0
     assert trained.losses == pytest.approx(expected.losses, rel=1e-4)
     assert trained.norms == pytest.approx(expected.norms, rel=1e-4)
+    for name, value in expected.parameters.items():
+        torch.testing.assert_close(trained.parameters[name], value, rtol=1e-4, atol=1e-5)
 
 
 def warnings_of(config: Config) -> list[str]:

@@ -45,9 +45,9 @@ def expected() -> dict[str, Trained]:
     [
         (DDP(), 2),
         (DDP(find_unused_parameters=FindUnused.true), 2),
-        (DDP(find_unused_parameters=FindUnused.false), 2),
+        pytest.param(DDP(find_unused_parameters=FindUnused.false), 2, marks=pytest.mark.large),
         (FSDP(), 2),
-        (FSDP(reshard_after_forward=False), 2),
+        pytest.param(FSDP(reshard_after_forward=False), 2, marks=pytest.mark.large),
         (FSDP(no_sync=True), 2),
         (HSDP(), 2),
         pytest.param(HSDP(), 4, marks=pytest.mark.large),
@@ -84,8 +84,8 @@ def test_a_parameter_unused_in_late_micro_batches_keeps_its_gradient(last: int, 
         assert trained.norms == pytest.approx(alone.norms, rel=1e-5)
 
 
-@pytest.mark.parametrize("find", list(FindUnused), ids=lambda find: find.name)
-@pytest.mark.parametrize(("part", "when"), [("extra", "rank:1"), ("block1", "rank:1"), ("block1", "late:5")])
+@pytest.mark.parametrize("find", [FindUnused.auto, FindUnused.true, pytest.param(FindUnused.false, marks=pytest.mark.large)])
+@pytest.mark.parametrize(("part", "when"), [("extra", "rank:1"), ("block1", "late:5"), pytest.param("block1", "rank:1", marks=pytest.mark.large)])
 def test_ddp_allows_use_that_depends_on_the_rank(find: FindUnused, part: str, when: str) -> None:
     config = tiny.config(DDP(find_unused_parameters=find), model=Tiny(use={part: when}))
     start = ranks.run(1, initial, tiny.config(Single()))[0]
@@ -103,9 +103,11 @@ def initial(config: Config) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("strategy", "part", "when"),
     [
-        *((FSDP(), part, when) for part in ("extra", "gate", "block1", "order") for when in ("rank:1", "late:5")),
+        *((FSDP(), part, "rank:1") for part in ("extra", "gate", "block1", "order")),
+        (FSDP(), "extra", "late:5"),
+        *(pytest.param(FSDP(), part, "late:5", marks=pytest.mark.large) for part in ("gate", "block1", "order")),
         (FSDP(no_sync=True, reshard_after_forward=False), "block1", "late:5"),
-        (HSDP(), "extra", "late:5"),
+        pytest.param(HSDP(), "extra", "late:5", marks=pytest.mark.large),
         (HSDP(), "order", "rank:1"),
     ],
     ids=lambda value: value.name if isinstance(value, Strategy) else value,

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.checkpoint.directory import MANIFEST, has_manifest
-from trainer.checkpoint.ls import checkpoints, look, newest, table
+from trainer.checkpoint.directory import MANIFEST, has_manifest, is_unfinished
+from trainer.checkpoint.ls import NOT_FINISHED, checkpoints, look, newest, table
 from trainer.checkpoint.verify import problems
 from trainer.cli import report
 from trainer.errors import EXIT_FAILED, ConfigError, RunError
@@ -78,13 +78,14 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{options.path} has no checkpoints")
     for path in every:
         try:
-            if not has_manifest(path):
-                print(f"{path}: has no {MANIFEST}: it was not finished, and is not taken for a checkpoint")
+            if not has_manifest(path) and is_unfinished(path):
+                print(f"{path}: {NOT_FINISHED}; it is not taken for a checkpoint")
                 continue
+            whole = has_manifest(path)
         except (ConfigError, RunError) as error:  # the others are checked all the same
             wrong = [str(error)]
         else:
-            wrong = problems(path)
+            wrong = problems(path) if whole else [f"{path}: {MANIFEST} is missing"]
         damaged += len(wrong)
         for problem in wrong:
             print(problem, file=sys.stderr)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"
+"""A file that is there while a checkpoint is written or removed."""
 NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})")  # as `directory` makes it: what is called otherwise, such as a copy, is left alone
 FORMAT_VERSION = 1
 PIECE = 1 << 22  # bytes of a file read at once
@@ -82,12 +84,30 @@ def list_whole(run_dir: Path) -> list[Path]:
 
 
 def list_unfinished(run_dir: Path) -> list[Path]:
-    """Directories of checkpoints without a manifest, oldest first: of a save or a removal that did not end, or it is lost.
+    """Directories of a save or a removal that did not end, oldest first.
 
     Raises:
         ConfigError, RunError: see `unreadable`.
     """
+    return [path for path in _without_manifest(run_dir) if is_unfinished(path)]
+
+
+def list_lost(run_dir: Path) -> list[Path]:
+    """Directories of checkpoints whose manifest is missing although they were whole once, oldest first.
+
+    Raises:
+        ConfigError, RunError: see `unreadable`.
+    """
+    return [path for path in _without_manifest(run_dir) if not is_unfinished(path)]
+
+
+def _without_manifest(run_dir: Path) -> list[Path]:
     return [path for path in list_named(run_dir) if path.is_dir() and not path.is_symlink() and not has_manifest(path)]
+
+
+def is_unfinished(path: Path) -> bool:
+    """Marked so, or empty yet: then nothing was written."""
+    return (path / UNFINISHED).exists() or not any(path.iterdir())
 
 
 def has_manifest(path: Path) -> bool:
@@ -219,21 +239,36 @@ def sha256(path: Path, progress: Callable[[int], object] = lambda size: None) ->
     return digest.hexdigest()
 
 
+def begin(path: Path) -> None:
+    """Make the directory of a checkpoint that is going to be written, marked until `finish`."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / UNFINISHED).touch()
+
+
+def finish(path: Path) -> None:
+    """The manifest is there: take the mark away."""
+    (path / UNFINISHED).unlink()
+
+
 def remove(path: Path) -> None:
-    """Delete a checkpoint. The manifest goes first, so that it is never taken for a whole one."""
-    (path / MANIFEST).unlink(missing_ok=True)
+    """Delete a checkpoint, whole or not. The manifest goes first, the mark last: what a kill leaves is not taken for a whole one, nor for a damaged one."""
+    with suppress(FileNotFoundError):
+        (path / MANIFEST).replace(path / UNFINISHED)
+    for entry in path.iterdir():
+        if entry.name != UNFINISHED:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     shutil.rmtree(path)
 
 
 def remove_old(run_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` whole checkpoints, and what is not whole and older than the newest. On rank 0 alone."""
+    """Delete all but the newest `keep` whole checkpoints, and what did not get whole and is older than the newest. On rank 0 alone."""
     whole = list_whole(run_dir)
     for path in whole[:-keep]:
         remove(path)
     if whole:
         for path in list_unfinished(run_dir):
             if step_of(path) < step_of(whole[-1]):  # a save under way is of a later step
-                shutil.rmtree(path)
+                remove(path)
 
 
 def remove_after(run_dir: Path, step: int) -> None:

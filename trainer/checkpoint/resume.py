@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from trainer.checkpoint.directory import LAUNCHES, MANIFEST, Damaged, find, list_unfinished, set_aside, step_of, written_by
+from trainer.checkpoint.directory import LAUNCHES, MANIFEST, Damaged, find, list_lost, set_aside, written_by
 from trainer.checkpoint.load import load
 from trainer.distributed import from_rank_0
 from trainer.errors import RunError
@@ -34,27 +34,16 @@ def resume(engine: Engine, run_dir: Path, wanted: str, facts: Mapping[str, Any],
 
     while True:
         found, newest = from_rank_0(look)  # another node may not see the same files yet
+        if newest and (lost := from_rank_0(lambda: list_lost(run_dir))):
+            _keep_aside(lost[-1], f"its {MANIFEST} is missing")
+            continue
         try:
             position = Position(0, 0) if found is None else load(engine, found, facts, strict=strict)
-            if newest:
-                _tell_unfinished(run_dir, -1 if found is None else step_of(found))
             return position, found
         except Damaged as error:
             if not newest or found is None:
                 raise
             _keep_aside(found, error.what)
-
-
-def _tell_unfinished(run_dir: Path, step: int) -> None:
-    """Name what is later than the checkpoint of `step` that is taken (-1: none), and has no manifest."""
-    later = from_rank_0(lambda: [path for path in list_unfinished(run_dir) if step_of(path) > step])
-    if dist.get_rank() == 0:
-        for path in later:
-            print(
-                f"warning: {path} has no {MANIFEST}: a save that did not end, or its manifest is missing; it is not taken, "
-                "and is removed when a checkpoint of that step or a later one is saved",
-                file=sys.stderr,
-            )
 
 
 def _keep_aside(path: Path, what: str) -> None:

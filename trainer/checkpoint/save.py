@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, directory, remove, sealed, sha256
+from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, begin, directory, finish, list_lost, remove, sealed, set_aside, sha256
 from trainer.errors import RunError
 from trainer.state import Position
 from trainer.strategies.engine import Engine
@@ -44,8 +44,12 @@ def write(state: dict[str, Any], position: Position, run_dir: Path, facts: Mappi
     path, rank = directory(run_dir, position.step), dist.get_rank()
 
     def clear() -> None:
-        if rank == 0 and path.exists():
-            remove(path)  # not whole, or of the same step of the same run: written again
+        if rank == 0:
+            if path in list_lost(run_dir):
+                set_aside(path)
+            elif path.exists():
+                remove(path)  # did not get whole, or of the same step of the same run: written again
+            begin(path)
 
     def digests() -> dict[str, str]:
         return {file.name: sha256(file) for file in sorted(path.glob(f"shard-{rank + 1:05d}-*"))}
@@ -55,6 +59,7 @@ def write(state: dict[str, Any], position: Position, run_dir: Path, facts: Mappi
             files = {name: digest for of_rank in parts for name, digest in sorted(of_rank.items())}
             manifest = {"format_version": FORMAT_VERSION, **asdict(position), "files": files, **facts}
             write_whole(path / MANIFEST, json.dumps(sealed(manifest), indent=2))
+            finish(path)
 
     try:
         _on_all_ranks(clear, path, group)
@@ -63,7 +68,8 @@ def write(state: dict[str, Any], position: Position, run_dir: Path, facts: Mappi
         _on_all_ranks(commit, path, group)
     except SaveFailed:
         if rank == 0:  # after all have given up: its room is free again
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                remove(path)
         raise
     return path
 

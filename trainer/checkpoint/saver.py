@@ -46,6 +46,8 @@ class Saver:
         _, self._seconds = interval(knobs.every)
         self._began = time.monotonic()
         self._leads = dist.get_rank() == 0
+        self.kept_bytes = self.made_bytes = 0
+        """Of this rank, in host memory, once an overlapping save has ended: the copy, and what each save makes of it anew while it is written."""
 
     def due(self) -> bool:
         """Whether so much time has gone by since the last save that `checkpoint.every` asks for one. Rank 0 alone says so."""
@@ -56,14 +58,12 @@ class Saver:
         self.wait()
         self._began = time.monotonic()
         self._before(position.step, directory(self._run_dir, position.step))
-        state = self._state(position)
+        self._init_state(position)
         future: Future[Path] = Future()
         if self._copy is None:
-            self._write(state, position, future)
+            self._write(self._engine.held(), position, future)
         else:
-            first, copied = not self._copy.bytes, self._copy.take(state)
-            if first and dist.get_rank() == 0:
-                tqdm.write(f"memory    checkpoint.overlap keeps a copy of the state: {self._copy.bytes / 1e6:,.0f} MB on each rank", file=sys.stdout)
+            copied = self._copy.take(self._engine.held())
             threading.Thread(target=self._write, args=(copied, position, future), name="save", daemon=True).start()
         self._under_way = position, future  # only now is there somebody to end it, for whom others may wait
         if self._copy is None:
@@ -96,7 +96,8 @@ class Saver:
             return
         self._before(position.step, directory(self._run_dir, position.step))
         try:
-            write(self._state(position), position, self._run_dir, self._facts, self._group)
+            self._init_state(position)
+            write(self._engine.state_dict(), position, self._run_dir, self._facts, self._group)
         except SaveFailed as error:
             raise RunError(
                 f"step {position.step}: {error}; this was the last save, and {self._newest()}. "
@@ -119,15 +120,24 @@ class Saver:
             dist.destroy_process_group(self._group)
             self._group = None
 
-    def _state(self, position: Position) -> dict[str, Any]:
+    def _init_state(self, position: Position) -> None:
         if position.updates == 0:
             self._engine.init_optimizer_state(0)  # no step has made it yet
-        return self._engine.state_dict()
 
-    def _write(self, state: dict[str, Any], position: Position, future: Future[Path]) -> None:
+    def _tell_memory(self, copied: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        self.kept_bytes = sum(_local(value).nbytes for value in copied.values())
+        self.made_bytes = made_bytes(copied, state)
+        if self._leads:
+            made = f", and {self.made_bytes / 1e6:,.0f} MB while it is written" if self.made_bytes else ""
+            tqdm.write(f"memory    checkpoint.overlap keeps a copy of the state: {self.kept_bytes / 1e6:,.0f} MB on each rank{made}", file=sys.stdout)
+
+    def _write(self, held: dict[str, Tensor], position: Position, future: Future[Path]) -> None:
         try:
             if self._engine.device.type == "cuda":
                 torch.cuda.set_device(self._engine.device)  # a thread begins on device 0, whatever its rank's is
+            state = self._engine.state_of(held, self._group)
+            if self._copy is not None and not self.kept_bytes:
+                self._tell_memory(held, state)
             path = write(state, position, self._run_dir, self._facts, self._group)
             self._remove_old()
             future.set_result(path)
@@ -153,11 +163,6 @@ class HostCopy:
         self._device = device
         self._kept: dict[str, Tensor] = {}
 
-    @property
-    def bytes(self) -> int:
-        """Memory of the copy on this rank."""
-        return sum(_local(value).nbytes for value in self._kept.values())
-
     def take(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copy `state`; the copy holds until the next call."""
         kept = self._kept
@@ -172,6 +177,12 @@ class HostCopy:
         if kept is not None and (kept.shape, kept.dtype) == (value.shape, value.dtype):
             return kept
         return torch.empty_like(value, device="cpu", pin_memory=self._device.type == "cuda", requires_grad=False)
+
+
+def made_bytes(held: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> int:
+    """Memory of this rank that `state`, made of `held`, takes beside it: DeepSpeed's flat state is brought into shape."""
+    places = {_local(value).untyped_storage().data_ptr() for value in held.values()}
+    return sum(local.nbytes for local in map(_local, state.values()) if local.untyped_storage().data_ptr() not in places)
 
 
 def _local(value: Tensor) -> Tensor:

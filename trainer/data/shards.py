@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import multiprocessing
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +19,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from trainer.data import pool
 from trainer.data.progress import progress
 from trainer.data.spans import Document, Span
 from trainer.data.tokenizer import Tokenizer
-from trainer.errors import ConfigError, RunError
+from trainer.errors import ConfigError
 
 SPLITS = ("train", "eval")
 
@@ -167,25 +166,19 @@ def write_shards(directory: Path, units: Sequence[Unit], tokenizer: Tokenizer, v
 
 def _run(units: Sequence[Unit], places: Sequence[Path], tokenizer: Tokenizer, vocab_size: int, workers: int) -> Generator[dict[str, Part]]:
     workers = min(workers, len(units))
-    if workers <= 1 or multiprocessing.current_process().daemon:  # a daemon may have no children
+    if workers <= 1 or not pool.may_start():
         for unit, place in zip(units, places, strict=True):
             yield _tokenise(unit, place, tokenizer, vocab_size)
         return
-    # Spawned, not forked: the caller may hold threads, a process group or a GPU.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with pool.processes(workers, "a process that tokenised the data died (killed, or out of memory?); fewer data.workers need less memory") as submit:
         waiting: deque[Future[dict[str, Part]]] = deque()  # few at a time: results and part files must not pile up
         work = zip(units, places, strict=True)
-        try:
-            while True:
-                for unit, place in itertools.islice(work, 4 * workers - len(waiting)):
-                    waiting.append(pool.submit(_tokenise, unit, place, tokenizer, vocab_size))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise RunError("a process that tokenised the data died (killed, or out of memory?); fewer data.workers need less memory") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while True:
+            for unit, place in itertools.islice(work, 4 * workers - len(waiting)):
+                waiting.append(submit(_tokenise, unit, place, tokenizer, vocab_size))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
 
 
 def _append_part(place: Path, part: Path, offset: int, sums: tuple[Any, Any]) -> None:

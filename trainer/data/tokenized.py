@@ -151,14 +151,31 @@ class TokenizedText(Data):
         return {**write_shards(place, units, tokenizer, vocab_size, workers), "end": tokenizer.end, "tokenizer": self.tokenizer.name}
 
     def _make_tokenizer(self, place: Path, units: Sequence[Unit]) -> Tokenizer:
-        from trainer.data.tokenizer import ByteTokenizer, find_tokenizer, import_tokenizer, train_bpe
+        from trainer.data.tokenizer import ByteTokenizer, find_tokenizer, import_tokenizer
 
         if self.tokenizer is TokenizerKind.bytes:
             return ByteTokenizer()
         if self.tokenizer is TokenizerKind.bpe:
-            return train_bpe(_training_text(units), self.vocab_size or BPE_VOCABULARY, place)
+            return _bpe(units, self.vocab_size or BPE_VOCABULARY, place)
         assert self.tokenizer_path is not None  # checked by `validate`
         return import_tokenizer(find_tokenizer(self.tokenizer_path), self.end_token, place)
+
+
+def _bpe(units: Sequence[Unit], vocab_size: int, place: Path) -> Tokenizer:
+    """Train it in a process of its own where it takes a while: native code hears no request to stop, and such a process can be ended."""
+    from trainer.data import pool
+    from trainer.data.tokenizer import FileTokenizer
+
+    if sum(unit.size for unit in units) < FileTokenizer.parallel_from or not pool.may_start():
+        return _train_bpe(units, vocab_size, place)
+    with pool.processes(1, "the process that trained the tokenizer died (killed, or out of memory?)") as submit:
+        return submit(_train_bpe, units, vocab_size, place).result()
+
+
+def _train_bpe(units: Sequence[Unit], vocab_size: int, place: Path) -> Tokenizer:
+    from trainer.data.tokenizer import train_bpe
+
+    return train_bpe(_training_text(units), vocab_size, place)
 
 
 def _training_text(units: Sequence[Unit]) -> Iterator[str]:

@@ -49,6 +49,8 @@ class RankRecord:
     rank: int
     world_size: int
     host: str
+    machine: str
+    """Where `pid` means its process: see `trainer.run_lock.machine`. Containers may have one host name."""
     pid: int
     process_start: int | None
     """Clock ticks after boot at which its process began, which with `pid` names it for good; None where the system does not say."""

@@ -15,6 +15,7 @@ from trainer.doctor import collectives
 from trainer.doctor.record import DIAGNOSIS, STACKS_SIGNAL, RankRecord, directory, live_path, oom_kills, process_start, stacks_path, write
 from trainer.doctor.watch import Watch
 from trainer.errors import RunError, Stopped
+from trainer.run_lock import machine
 from trainer.whereabouts import Phase, Whereabouts
 
 RANKS_PER_SECOND = 64  # that may write to one run directory
@@ -32,10 +33,12 @@ class Recorder:
             rank=rank,
             world_size=world_size,
             host=socket.gethostname(),
+            machine=machine(),
             pid=os.getpid(),
             process_start=process_start(os.getpid()),
             started=now,
             interval=max(1.0, world_size / RANKS_PER_SECOND),
+            written=now,
             changed=now,
             oom_kills=oom_kills(),
         )
@@ -87,6 +90,7 @@ class Recorder:
     def end(self, ended: str, error: str | None = None) -> None:
         """The last record: the rank is done."""
         self.record.step, self.record.phase = self.where.step, str(self.where.phase)
+        self.record.entered, self.record.left = collectives.numbers()
         self.record.ended, self.record.error = ended, error
         self._write(time.time())
         faulthandler.unregister(STACKS_SIGNAL)

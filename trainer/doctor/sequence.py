@@ -45,7 +45,7 @@ def _judge(group: str, number: int, here: Mapping[int, Collective], kinds: Count
     longest = max(by_rank.values(), key=len)
     before = [longest[key] for key in sorted(longest) if key < number]  # the same on all ranks
     names = [item.kind for item in before]
-    usual = _usual_next(names, kinds, CONTEXT) or _most(kinds) or _usual_next(names, kinds, 1) or _first_of_two(names, kinds)
+    usual = _usual_next(names, kinds, CONTEXT) or _most(kinds) or _first_of_two(names, kinds) or _usual_next(names, kinds, 1)
     wanted = next((item for item in here.values() if item.kind == usual), None)
     ranks = [rank for rank, item in here.items() if wanted is None or item.kind != wanted.kind]
     found = here[ranks[0]]
@@ -78,7 +78,8 @@ def _most(kinds: Counter[str]) -> str | None:
 def _first_of_two(before: Sequence[str], kinds: Collection[str]) -> str | None:
     """Of two kinds the one that the other has followed, and never the other way round: the rank that has the other has skipped it.
 
-    It tells where nothing like the end of `before` has been yet, such as after the first save.
+    It tells where nothing as long as `CONTEXT` has been like the end of `before`, such as after the first save or an evaluation:
+    what is shorter, two barriers of two micro-batches, misleads.
     """
     pairs = set(pairwise(before))
     firsts = [one for one, other in permutations(kinds, 2) if (one, other) in pairs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from trainer.doctor.record import RankRecord, live_path, oom_kills, process_start, process_state, read
+from trainer.run_lock import machine
 from trainer.whereabouts import Phase, Whereabouts
 
 SILENT_INTERVALS = 10
 """A rank that has not written for so many of its intervals cannot."""
 LEAST_STILL = 5.0
 STILL_STEPS = 3
+BEFORE_ALL_ARE_HERE = ("", Phase.START_UP, Phase.MEETING)
 
 
 class Life(StrEnum):
@@ -40,7 +41,7 @@ class RankSight:
     still: float
     """Seconds for which it has not come further."""
     here: bool
-    """Whether its process is on this machine."""
+    """Whether its process is on this machine, and not in a container with process ids of its own."""
     oom_killed: bool
     """Whether the kernel has ended some process of this container for lack of memory since the rank began."""
 
@@ -61,18 +62,21 @@ class RankSight:
 
 def look(run_dir: Path) -> list[RankSight]:
     """The ranks of a run as they are now; those left by an earlier start, whose successor has not begun yet, are passed over."""
-    records, now, host, kills = read(run_dir), time.time(), socket.gethostname(), oom_kills()
-    begun = max((record.started for record in records.values()), default=0.0)
-    seen = []
+    records, now, own, kills = read(run_dir), time.time(), machine(), oom_kills()
     for record in records.values():
-        here = record.host == host
-        life = _life(record, now, here)
-        if life in (Life.DEAD, Life.ENDED) and record.written < begun:
-            continue
-        if here:
+        if record.machine == own:
             with suppress(OSError, ValueError):  # as of the record, then
                 step, phase = Whereabouts.read(live_path(run_dir, record.rank))
                 record.step, record.phase = step, str(phase)
+    newest = max(records.values(), key=lambda record: record.started, default=None)
+    # Past their meeting all ranks of a start have a record of their own, also one that was killed before its second.
+    begun = newest.started if newest is not None and newest.phase in BEFORE_ALL_ARE_HERE else 0.0
+    seen = []
+    for record in records.values():
+        here = record.machine == own
+        life = _life(record, now, here)
+        if life in (Life.DEAD, Life.ENDED) and record.written < begun:
+            continue
         # A rank that writes is judged by its own clock.
         still = now - record.changed if life in (Life.STOPPED, Life.SILENT) else record.written - record.changed
         killed = here and kills is not None and record.oom_kills is not None and kills > record.oom_kills

@@ -13,7 +13,7 @@ from trainer.launchers.base import TRAIN, Launcher, count_gpus, is_rank, load_wo
 from trainer.launchers.processes import run_children
 from trainer.launchers.ranks import INTERRUPTED, failure_recorded
 from trainer.launchers.restarts import with_restarts
-from trainer.signals import kept
+from trainer.signals import kept, until_asked
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -101,9 +101,7 @@ class Local(Launcher):
             self._run(config, work, asked)
 
     def _run(self, config: Config, work: str, asked: list[int]) -> None:
-        for split in ("train", "eval"):  # prepared once, and what is wrong with it said, before torch is imported and any process starts
-            samples = config.data.open(split)
-            config.model.check(samples.spec)
+        until_asked(asked, lambda: _prepare(config))
         nproc = self.processes(config)
         if nproc * self.nnodes == 1 and config.run.max_restarts == 0:
             from trainer.distributed import Place
@@ -117,3 +115,10 @@ class Local(Launcher):
             return min(ranks, gpus or ranks)
 
         with_restarts(config, nproc, lambda ranks: run_children(self, config, ranks, work, launch, asked), room, asked)
+
+
+def _prepare(config: Config) -> None:
+    """Have the data prepared once, and what is wrong with it said, before torch is imported and any process starts."""
+    for split in ("train", "eval"):
+        samples = config.data.open(split)
+        config.model.check(samples.spec)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from trainer import launch_id, signals
+from trainer.doctor.sight import Life
 from trainer.doctor.watch import finding, stalled
-from trainer.errors import EXIT_RESUMABLE, ConfigError, Interrupted
+from trainer.errors import EXIT_RESUMABLE, ConfigError, Interrupted, RunError
 from trainer.launchers.child import LAUNCHER_FD
-from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, RankDied, how_it_ended, judge, prefixed, read_failures
+from trainer.launchers.ranks import ERROR_FILE, INTERRUPTED, RankDied, how_it_ended, judge, keep_room, prefixed, read_failures, told_by_status
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -40,11 +41,8 @@ def run_children(knobs: Local, config: Config, nproc: int, work: str, launch: st
     Raises:
         ConfigError, RunError, Stopped: see `ranks.judge`.
     """
-    from trainer.config import save
-
     with ExitStack() as stack:
-        files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainer-")))
-        save(config, files / "config.yaml")
+        files = _files(config, range(knobs.node_rank * nproc, (knobs.node_rank + 1) * nproc), stack)
         children: Children = {}
         readers: list[threading.Thread] = []
         stack.callback(_end, children, readers)
@@ -55,7 +53,28 @@ def run_children(knobs: Local, config: Config, nproc: int, work: str, launch: st
         except KeyboardInterrupt:
             raise Interrupted(INTERRUPTED) from None
         failures = read_failures(_record(files, rank) for rank in children)
+        for rank, child in children.items():
+            if rank not in failures and (failure := told_by_status(rank, child.returncode)) is not None:
+                failures[rank] = failure
     judge(failures, died)
+
+
+def _files(config: Config, ranks: range, stack: ExitStack) -> Path:
+    """A directory for what this process and `ranks` tell one another, until `stack` is closed.
+
+    Raises:
+        RunError: there is no room for it.
+    """
+    from trainer.config import save
+
+    try:
+        files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trainer-")))
+        save(config, files / "config.yaml")
+        for rank in ranks:
+            keep_room(_record(files, rank))
+    except OSError as error:
+        raise RunError(f"temporary files cannot be written ({error}); make room there, or set TMPDIR to another directory") from error
+    return files
 
 
 def _start(children: Children, readers: list[threading.Thread], knobs: Local, nproc: int, work: str, launch: str, files: Path, life: ExitStack) -> None:
@@ -124,6 +143,8 @@ class _Frozen:
             return
         self._next = time.monotonic() + max(1.0, self._timeout / 10)
         seen = stalled(self._run_dir, self._patience)
+        if any(sight.life is Life.RUNNING and not sight.waits for sight in seen):
+            return  # it is about to tell, or does: asking all for their stacks takes a while
         if {child.pid for child in self._children.values()} <= {sight.record.pid for sight in seen}:  # and no earlier start's
             raise RankDied(str(finding(self._run_dir, self._timeout, self._resume)))
 
@@ -148,7 +169,7 @@ def _wait(children: Children, files: Path, frozen: _Frozen, asked: list[int]) ->
         for rank, status in ended.items():
             if status in (0, EXIT_RESUMABLE):
                 continue
-            if rank not in died and not _record(files, rank).exists():
+            if rank not in died and not _record(files, rank).exists() and told_by_status(rank, status) is None:
                 died[rank] = how_it_ended(status)
             failed_at = failed_at or time.monotonic()
         if len(ended) == len(children):

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from trainer.writing import write_whole
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun sets it too, and shows what is written there
 STALLED = "Stalled"  # what ends a run that stands still: explained, and starting again may help
 EXPLAINED = {"ConfigError": EXIT_USAGE, "RunError": EXIT_FAILED, "Stopped": EXIT_RESUMABLE, "KeyboardInterrupt": EXIT_FAILED}
+ROOM = 1 << 16  # bytes kept for a record
+CLIPPED = ROOM // 32  # characters of its message and of its traceback: in JSON one takes 12 bytes at most
 INTERRUPTED = "interrupted twice, so ended at once; what the last checkpoint holds is kept"
 
 
@@ -96,7 +98,38 @@ def _write(failure: Failure) -> None:
     if path is None:
         sys.stderr.write(f"rank {failure.rank}: {failure.message}\n" if failure.explained or failure.kind == STALLED else failure.trace)
         return
-    write_whole(Path(path), failure.to_json(), sync=False)
+    try:
+        write_whole(Path(path), failure.to_json(), sync=False)
+    except OSError as error:  # a full disk
+        if not _write_in_room(Path(path), failure):
+            sys.stderr.write(f"rank {failure.rank} cannot write down why it ends ({error}): {failure.message if failure.explained else failure.trace}\n")
+
+
+def keep_room(record: Path) -> None:
+    """Take the room for `record` on the disk now: it may be full when a rank has a failure to write down.
+
+    Raises:
+        OSError: as of writing a file.
+    """
+    _room(record).write_bytes(b" " * ROOM)  # which JSON may end with
+
+
+def _room(record: Path) -> Path:
+    return record.with_suffix(".room")
+
+
+def _write_in_room(record: Path, failure: Failure) -> bool:
+    """Write to `record`, if need be not all of it, in the room that was kept; returns whether it was."""
+    text = failure.to_json()
+    if len(text) > ROOM:
+        text = replace(failure, message=failure.message[:CLIPPED], trace=failure.trace[-CLIPPED:]).to_json()
+    try:
+        with _room(record).open("r+b") as file:
+            file.write(text.encode())
+        os.replace(_room(record), record)
+    except OSError:  # none was kept (torchrun), or a disk that writes nothing in place
+        return False
+    return True
 
 
 def tell_failure(rank: int, error: BaseException) -> None:
@@ -109,6 +142,12 @@ def read_failures(paths: Iterable[Path]) -> dict[int, Failure]:
     written = sorted((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime_ns)
     failures = [Failure.from_json(path.read_text(encoding="utf-8")) for path in written]
     return {failure.rank: failure for failure in failures}
+
+
+def told_by_status(rank: int, status: int | None) -> Failure | None:
+    """What the exit status says of a rank that could write nothing down: it has printed why."""
+    kind = {EXIT_USAGE: "ConfigError", EXIT_RESUMABLE: "Stopped"}.get(status or 0)
+    return Failure(rank, kind, f"rank {rank} could not write down why it ended: it is printed above", "") if kind else None
 
 
 def how_it_ended(status: int) -> str:
@@ -142,6 +181,9 @@ def judge(failures: Mapping[int, Failure], died: Mapping[int, str]) -> None:
         raise {"ConfigError": ConfigError, "KeyboardInterrupt": Interrupted}.get(culprit.kind, RunError)(culprit.message)
     if unexplained:
         culprit = unexplained[0]
+        if culprit.secondary and not culprit.explained:  # of another machine, whose launcher knows more; a traceback from here would point at no mistake
+            said = culprit.message.partition(". ")[0]
+            raise RankDied(f"rank {culprit.rank} lost the connection to another rank; if that is on another machine, its launcher says why ({said})")
         detail = culprit.message if culprit.explained else f"{culprit.kind}: {culprit.message}\n\n{culprit.trace}"
         raise RankDied(f"rank {culprit.rank} failed: {detail}")
     for failure in failures.values():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trainer.checkpoint.directory import newest_step
 from trainer.errors import Stopped, run_again
 from trainer.launchers.ranks import RankDied
+from trainer.signals import NOT_BEGUN
 from trainer.validate import largest_world_size
 
 if TYPE_CHECKING:
@@ -29,11 +30,7 @@ def with_restarts(config: Config, ranks: int, run_ranks: Callable[[int], None], 
     run_dir, restarts, without_progress = Path(config.run_dir), config.run.max_restarts, None
     for restart in range(1, restarts + 2):
         if asked:
-            raise Stopped(
-                "before training began; run the same command to go on"
-                if restart == 1
-                else f"before training went on; {run_again(run_dir, config.checkpoint.resume)} to go on"
-            )
+            raise Stopped(NOT_BEGUN if restart == 1 else f"before training went on; {run_again(run_dir, config.checkpoint.resume)} to go on")
         try:
             run_ranks(ranks)
             return

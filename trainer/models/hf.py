@@ -17,6 +17,9 @@ from trainer.models.language import LanguageModel, data_vocab
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+TEXT_SECTIONS = ("text_encoder", "decoder", "generator", "text_config")
+"""Where the config of a model of several parts has its text model: the names that `get_text_config` of transformers looks for."""
+
 
 @dataclass(kw_only=True)
 class HF(LanguageModel):
@@ -52,24 +55,48 @@ class HF(LanguageModel):
         data_vocab("hf", spec)
         if find_spec("transformers") is None:
             raise missing_extra("transformers", "hf", "model=hf")
+        text = self._stated()
+        self._check_fit(text.get("vocab_size"), text.get("max_position_embeddings", text.get("n_positions") if "n_embd" in text else None), spec)
 
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.hf_module import build, read_config
 
         module = build(read_config(self), self.path)
         text: Any = module.config.get_text_config()  # type: ignore[union-attr, operator]
-        vocab, length = data_vocab("hf", spec), int(spec["seq_len"])
-        if vocab > text.vocab_size:
-            raise ConfigError(
-                f"model.path={self.path}: has a vocabulary of {text.vocab_size}, but the data has token ids up to {vocab - 1}; "
-                "tokenise the data with this model's tokenizer"
-            )
-        limit = getattr(text, "max_position_embeddings", None)
-        if limit is not None and length > limit:
-            raise ConfigError(
-                f"model.path={self.path}: takes at most {limit} tokens, but the data has sequences of {length}; give data.seq_len={limit} or less"
-            )
+        self._check_fit(text.vocab_size, getattr(text, "max_position_embeddings", None), spec)
         return self.check_freeze(module)
+
+    def _stated(self) -> dict[str, Any]:
+        """What the config at `path` says of the text model, where it can be read without transformers (which imports torch). A hub's cannot.
+
+        Values that transformers has by default may be missing; what it calls differently in a few models is left to `build`.
+        """
+        assert self.path is not None
+        place = Path(resolve_asset("model.path", self.path))
+        file = place / "config.json" if place.is_dir() else place
+        if not file.is_file():
+            return {}
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"model.path={self.path}: is not a config that transformers knows: {file}: {error}") from error
+        if not isinstance(config, dict):
+            raise ConfigError(f"model.path={self.path}: is not a config that transformers knows: {file}: is not a JSON object")
+        sections = [config[name] for name in TEXT_SECTIONS if isinstance(config.get(name), dict)]
+        return sections[0] if len(sections) == 1 else {} if sections else config
+
+    def _check_fit(self, vocab_size: Any, length: Any, spec: Mapping[str, Any]) -> None:
+        """Refuse data with ids beyond `vocab_size` or sequences beyond `length`; one that is no integer has no limit, or is not known."""
+        ids, tokens = data_vocab("hf", spec), int(spec["seq_len"])
+        if isinstance(vocab_size, int) and ids > vocab_size:
+            raise ConfigError(
+                f"model.path={self.path}: has a vocabulary of {vocab_size}, but the data has token ids up to {ids - 1}; "
+                f"tokenise the data with this model's tokenizer (data.tokenizer=hf with data.tokenizer_path), or give data.vocab_size={vocab_size} or less"
+            )
+        if isinstance(length, int) and tokens > length:
+            raise ConfigError(
+                f"model.path={self.path}: takes at most {length} tokens, but the data has sequences of {tokens}; give data.seq_len={length} or less"
+            )
 
     def identity(self) -> dict[str, Any]:
         knobs = super().identity()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import deepspeed
 import deepspeed.comm
 import torch
+import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import logger
 from torch import Tensor, nn
@@ -177,15 +178,29 @@ class ZeROEngine(Engine):
             yield name, self._value(parameter, parts.get(parameter)).cpu()
 
     def state_dict(self) -> dict[str, Any]:
+        return self.state_of(self.held())
+
+    def held(self) -> dict[str, Tensor]:
         parts = self._parts()
-        state: dict[str, Any] = {f"model.{name}": value for name, value in self.persistent_buffers()}
+        held: dict[str, Tensor] = {f"model.{name}": value for name, value in self.persistent_buffers()}
         for name, parameter in self.named_parameters():
-            value = self._value(parameter, parts.get(parameter))
-            state[f"model.{name}"] = rows(value, self.mesh) if self.stage == 3 else value
+            held[f"model.{name}"], _ = self._held(parameter, parts.get(parameter))
         for key, name, parameter in self._optimizer_state():
-            part = parts.get(parameter)
-            held = None if part is None else part.view(self.optimizer.state[part.flat][key])
-            state[f"optim.{key}.{name}"] = rows(whole(held, part.start if part else 0, _shape(parameter), self.device), self.mesh)
+            if (part := parts.get(parameter)) is not None:
+                held[f"optim.{key}.{name}"] = part.view(self.optimizer.state[part.flat][key])
+        return held
+
+    def state_of(self, held: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> dict[str, Any]:
+        parts = self._parts()
+        state: dict[str, Any] = {f"model.{name}": held[f"model.{name}"] for name, _ in self.persistent_buffers()}
+        device = self.device if group is None else torch.device("cpu")
+        for name, parameter in self.named_parameters():
+            key = f"model.{name}"
+            start = self._held(parameter, parts.get(parameter))[1]
+            state[key] = rows(whole(held[key], start, _shape(parameter), device, group), self.mesh) if self.stage == 3 else held[key]
+        for kind, name, parameter in self._optimizer_state():
+            key, part = f"optim.{kind}.{name}", parts.get(parameter)
+            state[key] = rows(whole(held.get(key), part.start if part else 0, _shape(parameter), device, group), self.mesh)
         return state
 
     def init_optimizer_state(self, step: int) -> None:
@@ -237,14 +252,19 @@ class ZeROEngine(Engine):
                 if parameter.requires_grad:
                     yield key, name, parameter
 
+    def _held(self, parameter: Any, part: Part | None) -> tuple[Tensor, int]:
+        """What this rank holds of a parameter, in fp32, and its first element: under stage 1 and 2 all of it."""
+        if self.stage != 3:
+            return parameter.detach(), 0
+        if part is not None:
+            return part.view(part.flat), part.start
+        start, numel = held3(parameter)  # frozen
+        return parameter.ds_tensor.detach()[:numel], start
+
     def _value(self, parameter: Any, part: Part | None) -> Tensor:
         """The whole value of a parameter in fp32. A collective under stage 3."""
-        if self.stage != 3:
-            return parameter.detach()
-        if part is not None:
-            return whole(part.view(part.flat), part.start, parameter.ds_shape, self.device)
-        start, numel = held3(parameter)  # frozen
-        return whole(parameter.ds_tensor.detach()[:numel], start, parameter.ds_shape, self.device)
+        held, start = self._held(parameter, part)
+        return whole(held, start, _shape(parameter), self.device) if self.stage == 3 else held
 
     def _set_value(self, parameter: Any, part: Part | None, full: Tensor) -> None:
         """Take `full` over as this rank's part of a parameter (under stage 1 and 2 it was loaded into the whole one)."""

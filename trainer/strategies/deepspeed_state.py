@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -65,21 +66,26 @@ def held3(parameter: Any) -> tuple[int, int]:
     return start, min(size, parameter.ds_numel - start)
 
 
-def whole(held: Tensor | None, start: int, shape: torch.Size, device: torch.device) -> Tensor:
-    """The whole fp32 tensor of which each rank holds a part. A collective."""
+def whole(held: Tensor | None, start: int, shape: torch.Size, device: torch.device, group: dist.ProcessGroup | None = None) -> Tensor:
+    """The whole fp32 tensor of which each rank holds a part. A collective of `group`."""
     full = torch.zeros(shape.numel(), device=device)
     if held is not None:
-        full[start : start + held.numel()] = held.to(device)
-    dist.all_reduce(full)
+        full[start : start + held.numel()] = held.flatten().to(device)
+    dist.all_reduce(full, group=group)
     return full.view(shape)
 
 
 def rows(full: Tensor, mesh: DeviceMesh) -> Tensor:
-    """This rank's rows of `full`, with memory of their own (`full` itself where it has no rows)."""
+    """This rank's rows of `full`, with memory of their own on its device (`full` itself where it has no rows)."""
     if full.ndim == 0:
         return full
-    cut = distribute_tensor(full, mesh, [Shard(0)], src_data_rank=None)
-    return DTensor.from_local(cut.to_local().clone(), mesh, [Shard(0)], run_check=False, shape=full.shape, stride=full.stride())
+    shape, offset = compute_local_shape_and_global_offset(full.shape, mesh, [Shard(0)])
+    # `from_local` would bring them to the mesh's device: `full` may be on the host, to be written beside training.
+    like = DTensor.from_local(torch.empty(shape, dtype=full.dtype, device="meta"), mesh, [Shard(0)], run_check=False, shape=full.shape, stride=full.stride())
+    cut = torch.empty_like(like, device=full.device)
+    assert isinstance(cut, DTensor)
+    cut.to_local().copy_(full[offset[0] : offset[0] + shape[0]])
+    return cut
 
 
 def unrows(value: Tensor) -> Tensor:

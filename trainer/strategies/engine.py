@@ -171,6 +171,17 @@ class Engine:
                     state[f"optim.{key}.{name}"] = value
         return state
 
+    def held(self) -> dict[str, Tensor]:
+        """This rank's own tensors, from which `state_of` makes what `state_dict` gives: taken without an exchange."""
+        return self.state_dict()
+
+    def state_of(self, held: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> dict[str, Any]:
+        """`state_dict` as of when `held` was taken. A collective.
+
+        With a `group` of the CPU, `held` is a copy on the CPU, and training may go on beside it.
+        """
+        return dict(held)
+
     def init_optimizer_state(self, step: int) -> None:
         """Make the optimizer's state exist, zero and counting `step` steps, so that it can be loaded in place.
 
@@ -223,7 +234,8 @@ def transform_blocks(blueprint: Blueprint, config: Config) -> None:
         if getattr(config.train, key) and not blueprint.blocks:
             warnings.warn(f"train.{key}=true: has no effect, because {type(blueprint.model).__name__} names no blocks", stacklevel=2)
     for block in blueprint.blocks:
-        if config.train.activation_checkpointing:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        if config.train.compile:
+        if config.train.activation_checkpointing:  # compiled inside of it: Dynamo passes over a block whose `forward` is a partial, without a word
+            forward = torch.compile(block.forward) if config.train.compile else block.forward
+            block.forward = partial(checkpoint, forward, use_reentrant=False)
+        elif config.train.compile:
             block.compile()
