@@ -96,7 +96,7 @@ def test_without_a_name_the_assets_are_listed(capsys):
 def test_an_unknown_name(capsys):
     assert main(["smolm2"]) == 2
     assert capsys.readouterr().err == "error: no asset 'smolm2'; did you mean 'smollm2'?\n"
-    with pytest.raises(ConfigError, match=r"^no asset 'xyz'; there is: smollm2$"):
+    with pytest.raises(ConfigError, match=r"^no asset 'xyz'; there is: smollm2, craft$"):
         find("xyz", assets())
 
 

@@ -15,7 +15,8 @@ def train(config) -> None:
     from trainer.checkpoint.directory import find, finished
     from trainer.posttrain.run import check, posttrain
 
-    check(config)
+    if config.compress:
+        check(config)
     if told := finished(config):
         if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every process finds it so
             print(told)

@@ -29,6 +29,12 @@ class Asset:
     """Size on disk when converted, about."""
     licence: str
     source: str
+    converter: str = "trainer.gguf_llama"
+    """The module whose `convert(member, directory, title)` makes of the member what a model reads."""
+    note: str = "The weights were quantised there; here they are the same values in fp32, so this model is not as good as the original."
+    """What was done to the values, for README.md."""
+    use: str = "model=hf model.path={path}"
+    """Overrides that train it, from {path}."""
 
     def place(self) -> Path:
         """Its directory in the cache, whether it is there or not."""

@@ -60,18 +60,19 @@ def main(
     command: str = "python -m trainer",
     help_text: str = "",
     base: Path | None = None,
+    one_run_dir: bool = False,
 ) -> int:
     """Compose the config of `arguments` and run `task(config)`; returns the exit status.
 
     With `-m`/`--multirun`, once for each combination, each in its own run directory. `base`: the config.yaml of a run
-    directory, which the arguments change instead of the defaults.
+    directory, which the arguments change instead of the defaults. `one_run_dir`: what is swept over is done to one run.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if any(argument in ("-h", "--help") for argument in arguments):
         print(_help(command, help_text))
         return 0
     try:
-        return _run(task, normalise(arguments, chosen=base is not None), command, base)
+        return _run(task, normalise(arguments, chosen=base is not None), command, base, one_run_dir)
     except Exception as error:
         if _wants_traceback():
             raise
@@ -115,7 +116,7 @@ def _wants_traceback() -> bool:
     return os.environ.get(FULL_ERROR, "") == "1"
 
 
-def _run(task: Callable[[Any], None], arguments: list[str], command: str, base: Path | None) -> int:
+def _run(task: Callable[[Any], None], arguments: list[str], command: str, base: Path | None, one_run_dir: bool) -> int:
     import hydra
     from hydra._internal.core_plugins.file_config_source import FileConfigSource
     from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
@@ -137,7 +138,7 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str, base: 
                 config = to_config(node)
             except Exception as error:
                 raise error if old_full == "1" else explain(error, arguments) from None
-            if node.run_dir is not None:
+            if node.run_dir is not None and not one_run_dir:
                 config.run_dir = run_dir_in_sweep(node.run_dir, arguments)
             task(config)
         except Exception as error:  # kept from Hydra, which would print its own lines; the rest of a sweep goes on
@@ -147,7 +148,7 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str, base: 
 
     old_argv, old_full = sys.argv, os.environ.get(FULL_ERROR)
     if base is not None:  # its defaults list has been resolved
-        arguments = [*arguments, *_quiet(), f"--config-dir={config_dir()}"]
+        arguments = [*_quiet(), *arguments, f"--config-dir={config_dir()}"]  # options stay last
     sys.argv, os.environ[FULL_ERROR] = [command, *arguments], "1"  # Hydra then raises, instead of printing and exiting with 1
     try:
         place, name = (config_dir(), "config") if base is None else (base.resolve().parent, base.stem)

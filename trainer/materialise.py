@@ -50,7 +50,7 @@ def blueprint(model: Model, spec: Mapping[str, Any], seed: int, device: torch.de
     with torch.device("meta"):
         module = model.build(spec)
     weights = model.weights()
-    if weights is None and not all(_can_reset(model, leaf) for _, leaf in _leaves(module)):
+    if weights is None and not all(can_reset(model, leaf) for _, leaf in _leaves(module)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, "build"))
             module = model.build(spec)
@@ -103,7 +103,8 @@ def _leaves(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _can_reset(model: Model, leaf: nn.Module) -> bool:
+def can_reset(model: Model, leaf: nn.Module) -> bool:
+    """Whether `model.initialise` can set the values of `leaf`."""
     from trainer.models.base import Model as Base
 
     return type(model).initialise is not Base.initialise or hasattr(leaf, "reset_parameters")

@@ -54,7 +54,7 @@ class TrainConfig:
     max_steps: int = 200
     """Optimizer steps, and the length of the learning rate schedule."""
     stop_at: int | None = None
-    """End after this step, resumable, without shortening the schedule."""
+    """End after this step, resumable, without shortening the schedule; 0: save the initial or pre-trained values as they are."""
     global_batch_size: int = 32
     """Samples in one optimizer step over all ranks."""
     micro_batch_size: int | None = None
@@ -194,4 +194,4 @@ class PosttrainConfig:
     latency_pairs: int = 30
     """Passes of each of the two models whose latency is compared, in turns; 0: it is not measured, and no process holds a model whole."""
     evaluation_samples: int | None = None
-    """Of the evaluation split, for the figures before and after; null: all."""
+    """Of the evaluation split, at even distances, for the figures before and after; null: all."""

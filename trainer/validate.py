@@ -72,7 +72,7 @@ def check_values(config: Any) -> None:
     train, optim = config.train, config.optim
     for key, value, least in [
         ("train.max_steps", train.max_steps, 1),
-        ("train.stop_at", train.stop_at, 1),
+        ("train.stop_at", train.stop_at, 0),
         ("train.global_batch_size", train.global_batch_size, 1),
         ("train.micro_batch_size", train.micro_batch_size, 1),
         ("train.max_bad_steps", train.max_bad_steps, 0),
@@ -92,6 +92,9 @@ def check_values(config: Any) -> None:
         ("run.min_ranks", config.run.min_ranks, 1),
         ("run.stall_timeout", config.run.stall_timeout, 0),
         ("launcher.nproc_per_node", config.launcher.nproc_per_node, 1),
+        ("posttrain.max_quality_loss", config.posttrain.max_quality_loss, 0),
+        ("posttrain.latency_pairs", config.posttrain.latency_pairs, 0),
+        ("posttrain.evaluation_samples", config.posttrain.evaluation_samples, 1),
     ]:
         if value is not None and not value >= least:
             raise ConfigError(f"{key}={value}: must be at least {least}")
@@ -115,7 +118,9 @@ def check_values(config: Any) -> None:
     from trainer.callbacks.profile import check_profile_steps
 
     check_profile_steps(config.profile.steps, train.max_steps)
-    for part in (config.model, config.data, config.launcher, *([config.strategy] if config.strategy else [])):
+    if config.posttrain.latency_pairs == 1:
+        raise ConfigError("posttrain.latency_pairs=1: has no 90th percentile; give at least 2, or 0 for no latency")
+    for part in (config.model, config.data, config.launcher, *([config.strategy] if config.strategy else []), *config.compress.values()):
         part.validate()
     if config.wandb.enabled and find_spec("wandb") is None:
         raise missing_extra("wandb", "wandb", "wandb.enabled=true")

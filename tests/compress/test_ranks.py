@@ -12,10 +12,11 @@ from torch.distributed.tensor import DTensor
 from tests import ranks
 from tests.compress import small
 from trainer.compress.base import Compressor
-from trainer.compress.binarize import Binarize, Kind
+from trainer.compress.binarize import Binarize
+from trainer.compress.binarize import Kind as Bits
 from trainer.compress.low_rank import LowRank
 from trainer.compress.prune import Importance, Prune, Scope
-from trainer.compress.quantize import Quantize
+from trainer.compress.quantize import Kind, Quantize
 
 WITHOUT_DATA: dict[str, list[Compressor]] = {
     "magnitude": [Prune(importance=Importance.magnitude, sparsity=0.4)],
@@ -24,14 +25,17 @@ WITHOUT_DATA: dict[str, list[Compressor]] = {
     "svd": [LowRank(whiten=False, ratio=0.4)],
     "energy": [LowRank(whiten=False, ratio=None, energy=0.6)],
     "int8": [Quantize()],
-    "binary": [Binarize(kind=Kind.binary)],
-    "ternary": [Binarize(kind=Kind.ternary)],
+    "int8-dynamic": [Quantize(kind=Kind.int8_dynamic)],
+    "int4": [Quantize(kind=Kind.int4, group_size=6)],
+    "binary": [Binarize(kind=Bits.binary)],
+    "ternary": [Binarize(kind=Bits.ternary)],
     "prune-svd-int8": [Prune(importance=Importance.magnitude), LowRank(whiten=False, ratio=0.5), Quantize()],
 }
 CALIBRATED: dict[str, list[Compressor]] = {
     "wanda": [Prune(calibration_samples=18)],
     "wanda-2:4": [Prune(pattern="2:4", calibration_samples=18)],
     "whitened": [LowRank(ratio=0.4, calibration_samples=18)],
+    "int8-static": [Quantize(kind=Kind.int8_static, calibration_samples=18)],
 }
 
 
@@ -41,7 +45,7 @@ def all_of(chains: dict[str, list[Compressor]]) -> dict[str, dict[str, Tensor]]:
 
 @functools.cache
 def on(world_size: int) -> list[dict[str, dict[str, Tensor]]]:
-    return ranks.run(world_size, all_of, WITHOUT_DATA | CALIBRATED)
+    return ranks.run(world_size, all_of, WITHOUT_DATA | CALIBRATED, preload=["trainer.compress.integers"])
 
 
 SEVERAL = [2, pytest.param(4, marks=pytest.mark.large)]

@@ -245,7 +245,7 @@ def remove_after(run_dir: Path, step: int) -> None:
 
 def last_step(config: Config) -> int:
     """Where this run ends: `train.stop_at` or `train.max_steps`."""
-    return config.train.stop_at or config.train.max_steps
+    return config.train.max_steps if config.train.stop_at is None else config.train.stop_at
 
 
 def finished(config: Config) -> str | None:

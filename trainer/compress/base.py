@@ -42,6 +42,8 @@ class Compressor(Part):
 
     packs: ClassVar[bool] = False
     """Whether the layers it leaves hold no plain weights any more, so that nothing may follow it."""
+    recovers: ClassVar[bool] = False
+    """Whether it wins back quality that methods before it have lost, so that it cannot be the first."""
     layers: list[str] = field(default_factory=lambda: ["*"])
     """Patterns of the names of layers that it is for, among those in the model's blocks."""
     exclude: list[str] = field(default_factory=list)

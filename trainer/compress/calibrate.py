@@ -21,10 +21,19 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 Statistic = Callable[[Tensor], Tensor]
 """From the inputs of a layer in one pass, (elements, inputs) in fp32, to what is summed, in fp64."""
 
+View = Callable[[nn.Module, Tensor], Tensor]
+"""From a layer and its input to (elements, inputs)."""
+
 
 def squares(x: Tensor) -> Tensor:
     """(inputs,): the sum of squares of each input."""
     return x.to(torch.float64).square().sum(0)
+
+
+def extremes(x: Tensor) -> Tensor:
+    """(2,): how far below and above 0 the inputs reach, for `largest`."""
+    least, greatest = x.aminmax()
+    return torch.stack([-least, greatest]).clamp(min=0).to(torch.float64)
 
 
 def gram(x: Tensor) -> Tensor:
@@ -34,8 +43,18 @@ def gram(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def block_by_block(subject: Subject, layers: Mapping[str, nn.Module], samples: int, statistic: Statistic) -> Iterator[dict[str, Tensor]]:
-    """For each block that has some of `layers`: full name to the sum of `statistic` over the inputs of that layer. A collective.
+def block_by_block(
+    subject: Subject,
+    layers: Mapping[str, nn.Module],
+    samples: int,
+    statistic: Statistic,
+    *,
+    view: View | None = None,
+    largest: bool = False,
+) -> Iterator[dict[str, Tensor]]:
+    """For each block that has some of `layers`: full name to the sum of `statistic` over the inputs of that layer, as `view` gives them. A collective.
+
+    `largest`: instead of the sum the largest, of what is at least 0.
 
     What is done to the block before the next one is asked for counts for what goes into the next.
     """
@@ -47,7 +66,7 @@ def block_by_block(subject: Subject, layers: Mapping[str, nn.Module], samples: i
     for block in blocks:
         mine = {names[id(sub)]: sub for sub in block.modules() if id(sub) in names}
         if mine:
-            yield _collect(block, mine, calls, weights, statistic)
+            yield _collect(block, mine, calls, weights, statistic, view or features, largest)
         if block is not blocks[-1]:
             calls = [((_first(block(*args, **kwargs)), *args[1:]), kwargs) for args, kwargs in calls]
 
@@ -59,6 +78,11 @@ def features(layer: nn.Module, x: Tensor) -> Tensor:
     assert not isinstance(layer.padding, str)
     patches = nn.functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
     return patches.transpose(1, 2).flatten(0, 1)
+
+
+def channels(layer: nn.Module, x: Tensor) -> Tensor:
+    """(elements, channels) of the input `x` of `layer`."""
+    return x.flatten(2).transpose(1, 2).flatten(0, 1) if isinstance(layer, nn.Conv2d) else x.flatten(0, -2)
 
 
 def _inputs_of_first(subject: Subject, block: nn.Module, samples: int) -> tuple[list[Call], list[int]]:
@@ -78,14 +102,16 @@ def _inputs_of_first(subject: Subject, block: nn.Module, samples: int) -> tuple[
     return calls, weights
 
 
-def _collect(block: nn.Module, layers: Mapping[str, nn.Module], calls: list[Call], weights: list[int], statistic: Statistic) -> dict[str, Tensor]:
+def _collect(
+    block: nn.Module, layers: Mapping[str, nn.Module], calls: list[Call], weights: list[int], statistic: Statistic, view: View, largest: bool
+) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     weight = 0
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            found = statistic(features(layers[name], args[0].detach())) * weight
-            sums[name] = sums[name] + found if name in sums else found
+            found = statistic(view(layers[name], args[0].detach())) * weight
+            sums[name] = found if name not in sums else torch.maximum(sums[name], found) if largest else sums[name] + found
 
         return hook
 
@@ -96,7 +122,7 @@ def _collect(block: nn.Module, layers: Mapping[str, nn.Module], calls: list[Call
             block(*args, **kwargs)
     if dist.get_world_size() > 1:
         for name in sorted(sums):
-            dist.all_reduce(sums[name])
+            dist.all_reduce(sums[name], dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
     return sums
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trainer.compress.base import Compressor, FineTune
 from trainer.errors import ConfigError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Distill(Compressor):
     """Trains all parameters; weights that pruning has made zero stay zero."""
 
+    recovers: ClassVar[bool] = True
     temperature: float = 2.0
     """What logits are divided by, so that the teacher tells more than its first choice."""
     weight: float = 0.5

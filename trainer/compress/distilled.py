@@ -52,6 +52,9 @@ class Distilled(Model):
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.student.metrics(module, batch)
 
+    def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        return self.student.curves(name, rows, weights)
+
     def begin_step(self, module: nn.Module, done: float) -> None:
         self.student.begin_step(module.student, done)  # type: ignore[arg-type]
 

@@ -2,53 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING
-
-from trainer.models.base import HuggingFaceForm, Model
+from trainer.models.around import Around
+from trainer.models.base import HuggingFaceForm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainer.data.base import Samples
-
 
 @dataclass(kw_only=True)
-class Compressed(Model):
+class Compressed(Around):
     """`base` with the layers of `forms`. Its values are those of a checkpoint."""
 
-    base: Model = MISSING
     forms: dict[str, Any] = field(default_factory=dict)
     """Full name of a layer to its form (see `trainer.compress.form`)."""
     start: str | None = None
     """A checkpoint that fresh values come from; null: they are drawn anew, for a checkpoint to replace."""
 
-    def validate(self) -> None:
-        self.base.validate()
-
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.compress.form import replace
 
         return replace(self.base.build(spec), self.forms)
-
-    def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
-        return self.base.blocks(module)
-
-    def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        return self.base.loss(module, batch)
-
-    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        return self.base.outputs(module, batch)
-
-    def count(self, batch: Mapping[str, Tensor]) -> int:
-        return self.base.count(batch)
-
-    def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.base.metrics(module, batch)
 
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         from trainer.compress.form import CompressedLayer
@@ -74,23 +52,8 @@ class Compressed(Model):
     def identity(self) -> dict[str, Any]:
         return {"base": self.base.identity(), "forms": self.forms}
 
-    def check(self, spec: Mapping[str, Any]) -> None:
-        self.base.check(spec)
-
-    def decays(self, name: str, parameter: Tensor, owner: nn.Module) -> bool:
-        return self.base.decays(name, parameter, owner)
-
-    def frozen(self, name: str) -> bool:
-        return self.base.frozen(name)
-
-    def flops(self, module: nn.Module, spec: Mapping[str, Any]) -> tuple[float, str]:
-        return self.base.flops(module, spec)
-
     def hugging_face(self, spec: Mapping[str, Any]) -> HuggingFaceForm | None:
         return None if self.forms else self.base.hugging_face(spec)
 
     def title(self) -> str:
         return f"{self.base.title()}, compressed"
-
-    def sample(self, module: nn.Module, samples: Samples, device: Any) -> str | None:
-        return self.base.sample(module, samples, device)

@@ -16,15 +16,17 @@ PRUNED = 0.01  # share of zeros from which on a layer counts as pruned: trained 
 
 def prepare(subject: Subject) -> Change:
     """Pruned layers as ones whose zeros stay. A collective."""
+    return Change(forms={name: (KeptConv2d if isinstance(layer, nn.Conv2d) else KeptLinear).form() for name, layer in pruned(subject).items()})
+
+
+def pruned(subject: Subject) -> dict[str, nn.Module]:
+    """The layers that a pruning has made sparse. A collective."""
     layers = subject.layers()
     zeros = torch.tensor([_zeros(layer) for layer in layers.values()], dtype=torch.float64, device=subject.engine.device)
     if dist.get_world_size() > 1:
         dist.all_reduce(zeros)
-    forms = {}
-    for (name, layer), count in zip(layers.items(), zeros.tolist(), strict=True):
-        if count >= PRUNED * layer.weight.numel():  # type: ignore[union-attr, operator]
-            forms[name] = (KeptConv2d if isinstance(layer, nn.Conv2d) else KeptLinear).form()
-    return Change(forms=forms)
+    counted = zip(layers.items(), zeros.tolist(), strict=True)
+    return {name: layer for (name, layer), count in counted if count >= PRUNED * layer.weight.numel()}  # type: ignore[union-attr, operator]
 
 
 def alone(subject: Subject) -> Change:

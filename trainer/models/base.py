@@ -70,8 +70,18 @@ class Model(Part):
         return labels.shape[0] if labels.is_floating_point() else int((labels != IGNORE).sum())
 
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over the valid elements of `batch` for evaluation; each is divided by the count."""
+        """Sums over the valid elements of `batch` for evaluation; each is divided by the count.
+
+        An entry of two dimensions, (any number of rows, columns), is no sum: it is what `curves` takes.
+        """
         return {"loss": self.loss(module, batch)}
+
+    def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Metrics that are no sums, such as average precision, each (resamples,), from the rows of all batches that `metrics` gave as `name`.
+
+        rows: (rows, columns) fp64 on the CPU; weights: (resamples, rows) fp64, how often each row counts.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.metrics gives rows as {name!r}, of which `curves` must make metrics")
 
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         """Set the initial values of the parameters and buffers that `leaf` itself owns, on the CPU.

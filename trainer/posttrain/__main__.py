@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import cli
 from trainer.errors import ConfigError
-from trainer.posttrain.run import posttrain
+from trainer.posttrain.run import check, posttrain
+from trainer.posttrain.source import bring_in, source
 
 if TYPE_CHECKING:
     from trainer.config import Config
 
-HELP = "Compress the model of the newest checkpoint in RUN_DIR, whatever strategy made it. Overrides change the run's own config."
+HELP = """Compress the model of the newest checkpoint in RUN_DIR, whatever strategy made it. Overrides change the run's own config.
+RUN_DIR may be a Hugging Face directory: then data= is needed, and run_dir= says where what is made is kept.
+With -m, compress=[prune],[prune,quantize] makes one after the other."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,23 +27,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(argument in ("-h", "--help") for argument in given):
         return cli.main(_nothing, ["--help"], command=command, help_text=HELP)
     try:
-        base = _base(given)
+        found = source(given)
     except ConfigError as error:
         return cli.report(error)
-    return cli.main(posttrain, given[1:], command=command, base=base)
+
+    def task(config: Config) -> None:
+        if found.foreign:
+            check(config)
+            bring_in(config, found.path)
+        else:  # wherever the run is by now, and was called from when it was trained
+            config = dataclasses.replace(config, run_dir=str(found.path))
+        posttrain(config)
+
+    return cli.main(task, found.overrides, command=command, base=found.base, one_run_dir=True)
 
 
 def _nothing(config: Config) -> None:
     raise AssertionError(config)
-
-
-def _base(given: Sequence[str]) -> Path:
-    if not given or "=" in given[0] or given[0].startswith("-"):
-        raise ConfigError("RUN_DIR: give the directory of a run first, such as python -m trainer.posttrain runs/x compress=[prune]")
-    base = Path(given[0]) / "config.yaml"
-    if not base.exists():
-        raise ConfigError(f"{given[0]}: is not the directory of a run (it has no config.yaml)")
-    return base
 
 
 if __name__ == "__main__":

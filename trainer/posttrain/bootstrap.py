@@ -32,7 +32,7 @@ def estimates(evaluations: list[Evaluation], seed: int = 0) -> list[dict[str, Es
     weights = torch.zeros(RESAMPLES, batches, dtype=torch.float64)
     drawn = torch.randint(batches, (RESAMPLES, batches), generator=generator)
     weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-    resampled = [{name: (weights @ sums) / (weights @ one.counts) for name, sums in one.sums.items()} for one in evaluations]
+    resampled = [one.resampled(weights) for one in evaluations]
     means = [one.means() for one in evaluations]
     if len(evaluations) > 1:
         resampled.append({name: resampled[-1][name] - resampled[0][name] for name in resampled[0]})

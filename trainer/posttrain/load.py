@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from trainer.checkpoint.verify import check
 from trainer.compress.form import CompressedLayer
 from trainer.config import Config
 from trainer.errors import ConfigError
+from trainer.materialise import can_reset
+from trainer.precision import param_dtype
 
 
 class Loaded(NamedTuple):
@@ -43,8 +46,7 @@ def load(path: Path | str) -> Loaded:
     check(path)
     manifest = read_manifest(path)
     config = configs.from_plain(manifest["config"])
-    with torch.device("meta"):
-        module = config.model.build(manifest["data_spec"])
+    module = _built(config, manifest["data_spec"])
     stored = StoredTensors(path)
     ties = {id(value): name for name, value in module.named_parameters()}
     values = {name: stored.read(MODEL + name) for name in {**dict(module.named_parameters()), **_persistent(module)}}
@@ -54,6 +56,23 @@ def load(path: Path | str) -> Loaded:
         if isinstance(layer, CompressedLayer):
             layer.for_inference()
     return Loaded(module, config)
+
+
+def _built(config: Config, spec: Mapping[str, Any]) -> nn.Module:
+    """The model on the meta device, but for the buffers that no checkpoint has, such as frequencies of positions."""
+    dtype = param_dtype(config.train.precision)
+    with torch.device("meta"):
+        module = config.model.build(spec).to(dtype)
+    leaves = [leaf for leaf in module.modules() if leaf._non_persistent_buffers_set]
+    if not all(can_reset(config.model, leaf) for leaf in leaves):
+        return config.model.build(spec).to(dtype)
+    for leaf in leaves:
+        for key in leaf._non_persistent_buffers_set:
+            if (value := leaf._buffers[key]) is not None:
+                leaf._buffers[key] = torch.empty_like(value, device="cpu")
+        with torch.no_grad():
+            config.model.initialise(module, leaf)
+    return module
 
 
 def _persistent(module: nn.Module) -> dict[str, torch.Tensor]:

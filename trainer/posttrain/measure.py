@@ -4,60 +4,118 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from trainer.checkpoint.export import MODEL
 from trainer.checkpoint.tensors import StoredTensors
 from trainer.config import Config
-from trainer.data.base import Samples
+from trainer.data.base import Sample, Samples
 from trainer.errors import ConfigError, RunError
 from trainer.loop import Evaluation, evaluate
 from trainer.models.base import Model
-from trainer.posttrain import values
+from trainer.posttrain import macs, values
 from trainer.posttrain.bootstrap import Estimate, estimates
 from trainer.posttrain.latency import side_by_side
 from trainer.posttrain.load import load
+from trainer.sections import Precision
+from trainer.strategies.engine import Engine
 
 BATCHES = (1, 32)
 
 
+class Spread(Samples):
+    """`count` samples of a split, at even distances over all of it; all where it has no more."""
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        self._samples = samples
+        self._count = min(count, len(samples))
+        self.spec, self.fingerprint, self.sample_bytes = samples.spec, samples.fingerprint, samples.sample_bytes
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[self._place(index)]
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        return self._samples.batch([self._place(index) for index in indices])
+
+    def _place(self, index: int) -> int:
+        return index * len(self._samples) // self._count
+
+
 def measured(models: Sequence[tuple[Model, Path]], config: Config, held_out: Samples, device: torch.device) -> dict[str, Any]:
-    """Figures "before" and "after" of two checkpoints, "difference" of each metric with its interval, and "quality_loss". A collective."""
+    """Figures "before" and "after" of two checkpoints, "difference" of each metric with its interval, and "quality_loss". A collective.
+
+    In the dtype of the values in the checkpoint, whatever they were trained in: what `load` gives back computes the same.
+    """
+    if config.train.precision is Precision.bf16:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=Precision.fp32))
     evaluations: list[Evaluation] = []
-    figures = []
+    figures: list[dict[str, Any]] = []
     for model, path in models:
         engine = values.without_values(model, config, held_out, device)
         values.load(engine, path)
         found = evaluate(engine, model, held_out, config.eval.batch_size)
         assert found is not None
         evaluations.append(found)
-        figures.append(sizes(path))
+        counted = macs.count(engine, model, held_out.batch([0]))
+        figures.append({**sizes(engine, path), "macs": counted.macs, "macs_leave_out": counted.left_out})
     before, after, difference = estimates(evaluations)
     quality = config.posttrain.quality
-    if quality not in before:
-        raise ConfigError(f"posttrain.quality={quality}: is not one of the model's metrics: {', '.join(before)}")
+    check_quality(quality, before)
     for each, metrics in zip(figures, (before, after), strict=True):
         each["metrics"] = _plain(metrics)
     worse = (-1 if config.posttrain.higher_is_better else 1) * difference[quality].value
     if not math.isfinite(worse):
         raise RunError(f"{quality} of the compressed model is {after[quality].value}")
     loss = worse / abs(before[quality].value) if before[quality].value else math.copysign(math.inf, worse) if worse else 0.0
-    return {"before": figures[0], "after": figures[1], "difference": _plain(difference), "quality": quality, "quality_loss": loss}
+    return {
+        "samples": len(held_out),
+        "before": figures[0],
+        "after": figures[1],
+        "difference": _plain(difference),
+        "quality": quality,
+        "higher_is_better": config.posttrain.higher_is_better,
+        "quality_loss": loss,
+    }
 
 
-def sizes(path: Path) -> dict[str, Any]:
-    """Parameters and buffers of the model in a checkpoint."""
-    stored = StoredTensors(path)
-    metas = [meta for name, meta in stored.metas.items() if name.startswith(MODEL)]
-    return {"parameters": sum(math.prod(meta.shape) for meta in metas), "model_bytes": sum(meta.nbytes for meta in metas)}
+def check_quality(quality: str, metrics: Collection[str]) -> None:
+    """Refuse a `posttrain.quality` that is none of the model's `metrics`."""
+    if quality not in metrics:
+        raise ConfigError(f"posttrain.quality={quality}: is not one of the model's metrics: {', '.join(metrics)}")
+
+
+def sizes(engine: Engine, path: Path) -> dict[str, int]:
+    """Of the model in the checkpoint at `path`, which `engine` holds: elements of its parameters, and bytes. A collective."""
+    parameters = dict(engine.named_parameters())
+    held = {id(value): value for value in (*parameters.values(), *engine.module.buffers())}
+    stored = StoredTensors(path).metas
+    return {
+        "parameters": sum(value.numel() for value in parameters.values()),
+        "nonzero_parameters": _nonzero(list(parameters.values()), engine.device),
+        "disk_bytes": sum(meta.nbytes for name, meta in stored.items() if name.startswith(MODEL)),
+        "memory_bytes": sum(value.numel() * value.element_size() for value in held.values()),
+    }
+
+
+def _nonzero(parameters: Sequence[Tensor], device: torch.device) -> int:
+    cut = sum(int(value.to_local().count_nonzero()) for value in parameters if isinstance(value, DTensor))
+    found = torch.tensor(cut, device=device)
+    dist.all_reduce(found)
+    return int(found) + sum(int(value.count_nonzero()) for value in parameters if not isinstance(value, DTensor))
 
 
 def latencies(run_dirs: Sequence[Path], held_out: Samples, pairs: int) -> list[dict[str, Any]]:
-    """For each model, whole in this process: by batch size its latency (see `side_by_side`) and multiply-accumulates."""
+    """For each model, whole in this process: by batch size its latency (see `side_by_side`)."""
     loaded = [load(run_dir) for run_dir in run_dirs]
     told: list[dict[str, Any]] = [{} for _ in loaded]
     for batch_size in BATCHES:

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as configs
+from trainer import report
+from trainer.callbacks.metrics import METRICS
 from trainer.checkpoint.directory import finished, list_whole, read_manifest
 from trainer.compress.base import Compressor, FineTune
 from trainer.errors import ConfigError, RunError
 from trainer.models.base import Model
-from trainer.posttrain.report import COMPRESS, lines, write
+from trainer.posttrain import index
+from trainer.posttrain.chains import COMPRESS, COMPRESSED
+from trainer.posttrain.report import lines, write
 from trainer.writing import write_whole
 
 if TYPE_CHECKING:
@@ -32,8 +36,14 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: names the methods.
     """
+    if not config.compress:
+        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize]")
     packed = None
     for name, part in config.compress.items():
+        if part.recovers and name == next(iter(config.compress)):
+            raise ConfigError(
+                f"compress=[{','.join(config.compress)}]: {name} wins back what was lost before it, and stands first; put what compresses before it"
+            )
         if packed is not None:
             raise ConfigError(f"compress=[{','.join(config.compress)}]: nothing can follow {packed}, which leaves no plain weights; put {name} before it")
         part.training().validate(f"compress.{name}.finetune")
@@ -44,12 +54,11 @@ def posttrain(config: Config) -> None:
     """Do to the finished run of `config` what `config.compress` says, measure the model before and after, and print the table.
 
     Raises:
-        ConfigError: there is nothing to compress, or a method does not fit.
+        ConfigError: the chain makes no sense, there is nothing to compress, or a method does not fit.
         RunError: the quality lost is above `posttrain.max_quality_loss`; the compressed model is there all the same.
     """
     assert config.run_dir is not None
-    if not config.compress:
-        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize]")
+    check(config)
     run_dir = Path(config.run_dir)
     source = newest(run_dir)
     out = output(run_dir, config)
@@ -71,7 +80,9 @@ def posttrain(config: Config) -> None:
     found = {"from": str(source), "made": str(at), "chain": chain, **_read(out / FIGURES), "layers": told}
     write_whole(out / COMPRESS, json.dumps(found, indent=1))
     print("\n".join(lines(found)))
-    print(f"compressed model {out}\nreport {write(out)}")
+    print(f"compressed model {out}\nreport {write(out)}\nall of this run {index.write(run_dir)}")
+    if (run_dir / METRICS).is_file():
+        report.write(run_dir)
     _judge(config, found)
 
 
@@ -88,7 +99,7 @@ def stages(chain: dict[str, Compressor]) -> Iterator[tuple[list[str], bool]]:
 
 def output(run_dir: Path, config: Config) -> Path:
     """The run directory of the compressed model: named after its chain, and a hash of what is asked of it."""
-    return run_dir / "compressed" / f"{'-'.join(config.compress)}-{configs.digest({name: configs.to_plain(part) for name, part in config.compress.items()})}"
+    return run_dir / COMPRESSED / f"{'-'.join(config.compress)}-{configs.digest({name: configs.to_plain(part) for name, part in config.compress.items()})}"
 
 
 def newest(run_dir: Path) -> Path:

@@ -16,10 +16,12 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from trainer import worker
 from trainer.checkpoint.export import MODEL
+from trainer.checkpoint.tensors import StoredTensors
 from trainer.compress.model import Compressed
 from trainer.compress.subject import Change, Subject, local
 from trainer.config import Config
 from trainer.data.base import Samples
+from trainer.errors import ConfigError
 from trainer.models.base import Model
 from trainer.strategies.engine import Engine
 from trainer.strategies.fsdp import FSDP
@@ -35,9 +37,25 @@ def without_values(model: Model, config: Config, samples: Samples, device: torch
 
 
 def load(engine: Engine, path: Path) -> None:
-    """Take the model's values from the checkpoint at `path`. A collective."""
+    """Take the model's values from the checkpoint at `path`. A collective.
+
+    Raises:
+        ConfigError: the model, as it was built for the data at hand, is not of the shapes in the checkpoint.
+    """
     state = model_state(engine)
+    _check_shapes(state, path)
     dcp.load(state, storage_reader=HuggingFaceStorageReader(str(path)))
+
+
+def _check_shapes(state: Mapping[str, Tensor], path: Path) -> None:
+    stored = StoredTensors(path).metas
+    for name, value in state.items():
+        shape = stored[name].shape if name in stored else None
+        if shape != tuple(value.shape):
+            there = f"is {shape} in {path}" if shape else f"is not in {path}"
+            raise ConfigError(
+                f"data: makes {name.removeprefix(MODEL)} of the model {tuple(value.shape)}, which {there}; give data of the shape it was trained on"
+            )
 
 
 def model_state(engine: Engine) -> dict[str, Any]:

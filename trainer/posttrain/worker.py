@@ -20,11 +20,15 @@ from trainer.checkpoint.save import write
 from trainer.compress.base import Compressor
 from trainer.compress.subject import Change, Subject
 from trainer.config import Config
+from trainer.data.base import Samples
 from trainer.distributed import Place
+from trainer.loader import to_device
+from trainer.models.hf import HF
 from trainer.posttrain import values
-from trainer.posttrain.measure import latencies, measured
+from trainer.posttrain.measure import Spread, check_quality, latencies, measured
 from trainer.posttrain.run import FIGURES, LAYERS, model_of
 from trainer.state import Position
+from trainer.strategies.engine import Engine
 from trainer.writing import write_whole
 
 Work = Callable[[Config, Path, Path, torch.device], None]
@@ -42,6 +46,11 @@ def compress(config: Config, place: Place, asked: list[int] | None = None) -> No
         ConfigError: a method does not fit the model.
     """
     _with_ranks(partial(_change, lambda part, subject: part.run(subject)), config, place, asked)
+
+
+def import_model(config: Config, place: Place, asked: list[int] | None = None) -> None:
+    """Save the model of `config`, with the values that it comes with, as the first checkpoint of `config.run_dir`."""
+    _with_ranks(_import, config, place, asked)
 
 
 def measure(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -64,6 +73,9 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
     samples = config.data.open("train")
     engine = values.without_values(config.model, config, samples, device)
     values.load(engine, start)
+    with torch.no_grad():
+        engine.model.eval()
+        check_quality(config.posttrain.quality, engine.metrics(config.model, to_device(samples.batch([0]), device)))
     subject = Subject(config.model, engine, samples, config.eval.batch_size)
     for name, part in config.compress.items():
         part.check(subject.layers(), f"compress.{name}")
@@ -73,16 +85,30 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
         told[name] = change.told
         subject = values.changed(subject, change, config)
     made = dataclasses.replace(config, model=subject.model, compress={}, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume="auto"))
-    facts = training.manifest_facts(made, samples)
-    write(values.model_state(subject.engine), Position(manifest["step"], manifest["tokens"]), out, {**facts, "imported_from": str(start)})
+    _save(made, subject.engine, samples, Position(manifest["step"], manifest["tokens"]), out, str(start))
     if dist.get_rank() == 0:
-        configs.save(made, out / "config.yaml")
         write_whole(out / LAYERS, json.dumps({name: layers for name, layers in told.items() if layers}))
     dist.barrier()
 
 
+def _import(config: Config, start: Path, out: Path, device: torch.device) -> None:
+    assert isinstance(config.model, HF)
+    samples = config.data.open("train")
+    engine = values.without_values(config.model, config, samples, device)  # without those of a checkpoint
+    _save(dataclasses.replace(config, compress={}), engine, samples, Position(0, 0), out, str(Path(config.model.path or "").resolve()))
+    dist.barrier()
+
+
+def _save(made: Config, engine: Engine, samples: Samples, position: Position, out: Path, origin: str) -> None:
+    write(values.model_state(engine), position, out, {**training.manifest_facts(made, samples), "imported_from": origin})
+    if dist.get_rank() == 0:
+        configs.save(made, out / "config.yaml")
+
+
 def _measure(config: Config, start: Path, out: Path, device: torch.device) -> None:
     held_out = config.data.open("eval")
+    if config.posttrain.evaluation_samples is not None:
+        held_out = Spread(held_out, config.posttrain.evaluation_samples)
     made = distributed.from_rank_0(lambda: list_whole(out))[-1]
     found = measured([(model_of(path), path) for path in (start, made)], config, held_out, device)
     if dist.get_rank() == 0:

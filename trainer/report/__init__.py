@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
 from trainer.callbacks.record import REPORT, read_record
 from trainer.ledger import PARTS, Totals, total
 from trainer.ledger import read as read_ledger
+from trainer.posttrain.chains import COMPRESSED, INDEX, Chain, chains
 from trainer.report.curves import Series, chart, level
 from trainer.report.style import SCRIPT, STYLE
 from trainer.report.summary import Summary, summarise
@@ -39,14 +41,14 @@ def write(run_dir: Path) -> Path:
     """
     config = run_dir / "config.yaml"
     config_text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), total(read_ledger(run_dir)))
+    text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), total(read_ledger(run_dir)), chains(run_dir))
     path = run_dir / REPORT
     write_whole(path, text)
     return path
 
 
-def page(name: str, config: str, record: Mapping[str, Any], summary: Summary, time: Totals) -> str:
-    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers and the ledger."""
+def page(name: str, config: str, record: Mapping[str, Any], summary: Summary, time: Totals, compressed: Sequence[Chain] = ()) -> str:
+    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers, the ledger and what the model was compressed to."""
     run = record.get("run", {})
     facts = record.get("facts", {})
     status = record.get("status", "")
@@ -63,6 +65,7 @@ def page(name: str, config: str, record: Mapping[str, Any], summary: Summary, ti
     ]
     if facts.get("sample"):
         sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(printable(facts["sample"]))}</pre>')
+    sections.append(compressions(compressed))
     tables = [
         ledger(time),
         table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "model", "parameters", "device")}),
@@ -150,6 +153,22 @@ def ledger(time: Totals) -> str:
     if time.away:
         values["between a stop and the next start, not counted"] = f"{time.away:,.1f} s"
     return table("Where the time went", values)
+
+
+def compressions(found: Sequence[Chain]) -> str:
+    """Links to the reports of the compressed models, if there are any."""
+    if not found:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row"><a href="{COMPRESSED}/{quote(one.name)}/{REPORT}">{_escape(one.title())}</a></th>'
+        f"<td>{_escape(one.found['quality'])} {one.quality('before'):.5g} to {one.quality():.5g}</td>"
+        f"<td>{size(one.found['before']['disk_bytes'])} to {size(one.found['after']['disk_bytes'])}</td></tr>"
+        for one in found
+    )
+    return (
+        f'<h2>Compressed models</h2><p><a href="{COMPRESSED}/{INDEX}">All of them beside each other</a></p>'
+        f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def sessions(starts: list[Mapping[str, Any]]) -> str:

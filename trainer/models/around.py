@@ -1,0 +1,62 @@
+"""A model made of another one: whatever it does not say itself, that one says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
+
+from trainer.models.base import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainer.data.base import Samples
+
+
+@dataclass(kw_only=True)
+class Around(Model):
+    """`base`, with something else about it. What is built has the names of what `base` builds."""
+
+    base: Model = MISSING
+
+    def validate(self) -> None:
+        self.base.validate()
+
+    def check(self, spec: Mapping[str, Any]) -> None:
+        self.base.check(spec)
+
+    def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
+        return self.base.blocks(module)
+
+    def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.base.loss(module, batch)
+
+    def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.base.outputs(module, batch)
+
+    def count(self, batch: Mapping[str, Tensor]) -> int:
+        return self.base.count(batch)
+
+    def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.base.metrics(module, batch)
+
+    def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        return self.base.curves(name, rows, weights)
+
+    def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
+        self.base.initialise(module, leaf)
+
+    def decays(self, name: str, parameter: Tensor, owner: nn.Module) -> bool:
+        return self.base.decays(name, parameter, owner)
+
+    def frozen(self, name: str) -> bool:
+        return self.base.frozen(name)
+
+    def flops(self, module: nn.Module, spec: Mapping[str, Any]) -> tuple[float, str]:
+        return self.base.flops(module, spec)
+
+    def sample(self, module: nn.Module, samples: Samples, device: Any) -> str | None:
+        return self.base.sample(module, samples, device)
