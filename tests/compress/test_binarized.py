@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.compress.binarize import Activations, Binarize, Kind
-from trainer.compress.binarized import BinarizedConv2d, BinarizedLinear, Packed, PackedConv2d, PackedLinear, binarize, row_sums, trained
+from trainer.compress.binarized import UNPACKED, BinarizedConv2d, BinarizedLinear, Packed, PackedConv2d, PackedLinear, binarize, row_sums, trained
 from trainer.compress.digits import to_levels
 
 KINDS = [pytest.param(kind, id=kind.name) for kind in Kind]
@@ -60,6 +60,18 @@ def test_packed_linear_gives_the_integer_result(kind: Kind) -> None:
     sums = levels.to(torch.int64) @ packed.digits().to(torch.int64).t()
     assert packed.bias is not None
     assert packed(x).equal(sums.to(torch.float32) * scale * packed.scale + packed.bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_unpacked_a_part_at_a_time_are_all_there(kind: Kind, dtype: torch.dtype) -> None:
+    torch.manual_seed(2)
+    plain = nn.Linear(3001, 400, bias=False)
+    packed = PackedLinear.replacing(plain, kind=kind.name, activations="int8")
+    packed.load_state_dict(pack_alone(plain, kind))
+    assert packed.digits().nbytes > 2 * UNPACKED
+    x = torch.randint(-127, 128, (2, 3001), dtype=torch.int8)
+    assert packed.times(x.to(dtype)).to(torch.int64).equal(x.to(torch.int64) @ packed.digits().to(torch.int64).t())
 
 
 @pytest.mark.parametrize("kind", KINDS)

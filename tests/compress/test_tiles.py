@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.compress.tiles import convolve, convolve_int8, eligible, multiplications, weights_of
+from trainer.compress.tiles import AT_ONCE, convolve, convolve_int8, eligible, multiplications, weights_of
 
 TILES = [2, 4]
 F64 = torch.float64
@@ -38,6 +38,13 @@ def test_gradients_are_those_of_a_convolution(tile: int) -> None:
         grads.append((x.grad, weight.grad))
     for found, right in zip(*grads, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_images_that_go_a_part_at_a_time_are_all_there(tile: int) -> None:
+    x, weight = drawn(50, 8, 40, 40), drawn(2, 8, 3, 3)
+    assert x.nbytes > AT_ONCE
+    torch.testing.assert_close(convolve(x, weights_of(weight, tile), (1, 1), tile), F.conv2d(x, weight, padding=1), rtol=1e-12, atol=1e-12)
 
 
 # Lower and upper limits: an error that vanishes would mean that something else computes.

@@ -14,6 +14,8 @@ from trainer.compress.form import CompressedLayer
 from trainer.compress.subject import Change, Subject, cut, joined, local, whole
 from trainer.compress.trained import Effective, TrainedConv2d, TrainedLinear
 
+UNPACKED = 2**19  # bytes of weights that are unpacked at a time: they stay in a core's cache until they are multiplied
+
 
 class Binarized(Effective):
     """Computes with the weights and activations that there will be, and trains those that they are made from."""
@@ -70,6 +72,12 @@ class Packed(CompressedLayer):
         """(outputs, inputs) of int8."""
         return unpack(self.kind, self.weight, self.inputs)
 
+    def times(self, x: Tensor) -> Tensor:
+        """(tokens, outputs) in int32, exactly, for x (tokens, inputs) of int8; for floats in their dtype."""
+        of = product if x.dtype == torch.int8 else _of_floats
+        rows = max(1, UNPACKED // self.inputs)
+        return torch.cat([of(x, unpack(self.kind, packed, self.inputs)) for packed in self.weight.split(rows)], 1)
+
 
 class PackedLinear(Packed):
     @classmethod
@@ -79,10 +87,10 @@ class PackedLinear(Packed):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activations is Activations.float:
-            y = F.linear(x, self.digits().to(x.dtype)) * self.scale.to(x.dtype)
+            y = self.times(x.flatten(0, -2)).view(*x.shape[:-1], -1) * self.scale.to(x.dtype)
         else:
             levels, scale = to_levels(x, (-1,))
-            sums = product(levels.to(torch.int8).flatten(0, -2), self.digits()).view(*x.shape[:-1], -1)
+            sums = self.times(levels.to(torch.int8).flatten(0, -2)).view(*x.shape[:-1], -1)
             y = (sums * scale * self.scale).to(x.dtype)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
@@ -122,8 +130,7 @@ class PackedConv2d(Packed):
             for extent, kernel, stride, dilation in zip(levels.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
         ]
         patches = F.unfold(levels, self.kernel_size, self.dilation, 0, self.stride).transpose(1, 2).to(torch.int8)  # type: ignore[arg-type]
-        sums = product(patches.flatten(0, 1), self.digits())
-        return sums.view(len(levels), -1, len(self.weight)).transpose(1, 2).reshape(len(levels), len(self.weight), *size)
+        return self.times(patches.flatten(0, 1)).view(len(levels), -1, len(self.weight)).transpose(1, 2).reshape(len(levels), len(self.weight), *size)
 
 
 def trained(subject: Subject, knobs: Binarize) -> Change:
@@ -175,6 +182,10 @@ def row_sums(values: Tensor) -> Tensor:
         half = (wide.shape[1] + 1) // 2
         wide = wide[:, :half] + F.pad(wide[:, half:], (0, wide.shape[1] % 2))
     return wide[:, 0]
+
+
+def _of_floats(x: Tensor, digits: Tensor) -> Tensor:
+    return F.linear(x, digits.to(x.dtype))
 
 
 def _form(knobs: Binarize) -> dict[str, Any]:

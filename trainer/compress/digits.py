@@ -59,7 +59,11 @@ def product(x: Tensor, digits: Tensor) -> Tensor:
     """(tokens, outputs) of int32: x (tokens, inputs) times digits (outputs, inputs) transposed, both of int8, exactly."""
     if x.device.type == "cpu" and digits.shape[1] > 1:  # with one input, that of PyTorch 2.13 is wrong
         return torch._int_mm(x, digits.t())
-    # Sums of so few products are exact in these floats, in any order.
+    return product_of_floats(x, digits)
+
+
+def product_of_floats(x: Tensor, digits: Tensor) -> Tensor:
+    """`product` where there is none of integers: sums of so many products are exact in these floats, in any order."""
     dtype = torch.float32 if digits.shape[1] * LEVELS <= 2**24 else torch.float64
     with torch.autocast(x.device.type, enabled=False):
         return F.linear(x.to(dtype), digits.to(dtype)).to(torch.int32)

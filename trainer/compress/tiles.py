@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trainer.compress.digits import to_levels
 
 KERNEL = 3
+AT_ONCE = 2**22  # bytes of images in tiles that are there at a time: in a cache, and not all of a batch
 
 
 class Transforms(NamedTuple):
@@ -88,6 +89,11 @@ def outputs_of(products: Tensor, tile: int, images: int, size: tuple[int, int]) 
 
 def convolve(x: Tensor, weights: Tensor, padding: tuple[int, int], tile: int) -> Tensor:
     """What `F.conv2d` gives with stride 1, for what `weights_of` gives of its weight."""
+    in_tiles = x[:1].nbytes * (tile + KERNEL - 1) ** 2 // tile**2
+    return torch.cat([_at_once(images, weights, padding, tile) for images in x.split(max(1, AT_ONCE // max(1, in_tiles)))])
+
+
+def _at_once(x: Tensor, weights: Tensor, padding: tuple[int, int], tile: int) -> Tensor:
     tiles, size = inputs_of(x, tile, padding)
     return outputs_of(weights @ tiles, tile, len(x), size)
 
