@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 pytest.importorskip("torch_pruning")
@@ -15,7 +15,7 @@ pytest.importorskip("torch_pruning")
 from tests import ranks
 from tests.compress import small
 from trainer.compress.groups import plan
-from trainer.compress.norms import correct, moments
+from trainer.compress.norms import correct, moments, running
 from trainer.compress.prune import Importance
 from trainer.compress.removal import removed
 from trainer.compress.sensitivity import cheapest_first, farthest, macs
@@ -100,8 +100,14 @@ def corrected() -> list[tuple[float, float]]:
     """(what is left of the error, the error) of two features after the scale and shift of a convolution before each."""
     subject = detector()
     backbone = subject.engine.module.get_submodule("basenet")
-    before = moments(subject, 4)
     images = subject.samples.batch(range(4))["images"]
+    norms = running(backbone)
+    for norm in norms.values():
+        norm.momentum = None
+        nn.BatchNorm2d.train(norm)  # the statistics become those of these pictures
+    backbone(images)
+    backbone.eval()
+    before = moments(subject, 4)
     there = backbone(images)
     for name in ("slice1.0", "slice3.24"):
         for value in backbone.get_submodule(name).parameters():
