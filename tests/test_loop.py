@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from tests import ranks, tiny
 from tests.tiny import Tiny
@@ -59,7 +63,8 @@ def test_a_step_exchanges_nothing_needless(strategy: Strategy, world_size: int, 
 
 def evaluations(config: Config, sizes: list[int]) -> list[dict[str, float]]:
     engine = tiny.make_engine(config)
-    return [evaluate(engine, config.model, config.data.open("eval"), size) for size in sizes]
+    found = [evaluate(engine, config.model, config.data.open("eval"), size) for size in sizes]
+    return [each.means() for each in found if each is not None]
 
 
 def by_hand(config: Config) -> float:
@@ -86,6 +91,28 @@ def test_evaluation_is_exact_on_any_number_of_ranks() -> None:
         for on_rank in ranks.run(world_size, evaluations, tiny.config(strategy), sizes):
             for metrics, wanted in zip(on_rank, alone, strict=True):
                 assert metrics["loss"] == pytest.approx(wanted["loss"], rel=1e-7)
+
+
+@dataclass(kw_only=True)
+class Ordered(Tiny):
+    """Has a metric that is no sum, and depends on the order of all samples."""
+
+    def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**super().metrics(module, batch), "first": batch["input_ids"][:, :1]}
+
+    def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        assert name == "first"
+        return {"order": weights @ (rows[:, 0] * torch.arange(len(rows), dtype=torch.float64))}
+
+
+def test_a_metric_that_is_no_sum_sees_all_samples_in_order() -> None:
+    config = tiny.config(Single(), model=Ordered())
+    samples = config.data.open("eval")
+    expected = sum(place * float(samples[place]["input_ids"][0]) for place in range(len(samples)))
+    assert expected > 0
+    for world_size in (1, 2):
+        for on_rank in ranks.run(world_size, evaluations, dataclasses.replace(config, strategy=DDP() if world_size > 1 else Single()), [3, 32]):
+            assert [metrics["order"] for metrics in on_rank] == [expected] * 2
 
 
 def running_means(config: Config) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

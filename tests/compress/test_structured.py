@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 pytest.importorskip("torch_pruning")
@@ -15,6 +15,7 @@ pytest.importorskip("torch_pruning")
 from tests import ranks
 from tests.compress import small
 from trainer.compress.groups import plan
+from trainer.compress.norms import correct, moments, running
 from trainer.compress.prune import Importance
 from trainer.compress.removal import removed
 from trainer.compress.sensitivity import cheapest_first, farthest, macs
@@ -92,6 +93,35 @@ def test_what_is_constant_goes_into_biases() -> None:
     ((error, spread, widths),) = ranks.run(1, what_is_constant_goes_into_biases)
     assert widths == [32, 64]
     assert error < 0.02 * spread  # at the edges, where zeros are beside it, a channel is not constant
+
+
+@torch.no_grad()
+def corrected() -> list[tuple[float, float]]:
+    """(what is left of the error, the error) of two features after the scale and shift of a convolution before each."""
+    subject = detector()
+    backbone = subject.engine.module.get_submodule("basenet")
+    images = subject.samples.batch(range(4))["images"]
+    norms = running(backbone)
+    for norm in norms.values():
+        norm.momentum = None
+        nn.BatchNorm2d.train(norm)  # the statistics become those of these pictures
+    backbone(images)
+    backbone.eval()
+    before = moments(subject, 4)
+    there = backbone(images)
+    for name in ("slice1.0", "slice3.24"):
+        for value in backbone.get_submodule(name).parameters():
+            value.mul_(3).add_(0.1 if value.ndim == 1 else 0)
+    astray = backbone(images)
+    correct(subject, before, 4)
+    back = backbone(images)
+    return [(float((back[i] - there[i]).abs().max()), float((astray[i] - there[i]).abs().max())) for i in (-1, 2)]
+
+
+def test_normalisations_undo_a_scale_and_a_shift_before_them() -> None:
+    (found,) = ranks.run(1, corrected)
+    for back, astray in found:
+        assert 0 < back < 0.01 * astray
 
 
 def detector_plan() -> tuple[Any, Any]:

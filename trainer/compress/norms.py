@@ -1,7 +1,7 @@
 """Normalisations by running statistics, corrected for what pruning has changed before them (after Li et al. 2020, arXiv:2007.02491).
 
-The statistics are of the data that the model was trained on, which may not be there. So they are not measured anew: means are shifted and
-variances scaled as those of the same calibration batches are, from before to after.
+The statistics are of the data that the model was trained on, which may not be there. So they are not measured anew: they are shifted and
+scaled as those of the same calibration batches are, from before to after.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from trainer.compress.subject import Subject
 from trainer.data.base import Samples
 from trainer.loader import to_device
 
+LEAST = 1e-4  # of the running variance: a channel that calibration data hardly moves says nothing of a scale
 Moments = dict[str, tuple[Tensor, Tensor]]
 """Full name of a normalisation to mean and variance of its input in one batch, (channels,) each."""
 
@@ -41,14 +42,14 @@ def correct(subject: Subject, before: list[Moments], samples: int) -> None:
     """Correct the running statistics for what has changed since `before`, each layer after those before it. A collective."""
     norms = running(subject.engine.module)
     kept = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}  # type: ignore[union-attr]
-    sums = {name: torch.zeros(3, norm.num_features, dtype=torch.float64, device=subject.engine.device) for name, norm in norms.items()}
+    sums = {name: torch.zeros(4, norm.num_features, dtype=torch.float64, device=subject.engine.device) for name, norm in norms.items()}
     weights = [weight for _, weight in _batches(subject.samples, samples, subject.batch_size)]
 
     def see(number: int, name: str, norm: nn.BatchNorm2d, now: tuple[Tensor, Tensor]) -> None:
         """Let this batch pass as it would if it alone said what has changed."""
         then = before[number][name]
-        sums[name] += weights[number] * torch.stack([now[0] - then[0], then[1], now[1]]).to(torch.float64)
-        _set(norm, kept[name], now[0] - then[0], now[1] / then[1].clamp(min=norm.eps))
+        sums[name] += weights[number] * torch.stack([*then, *now]).to(torch.float64)
+        _set(norm, kept[name], then, now)
 
     _pass(subject, samples, see, lambda: None)
     count = torch.tensor(float(sum(weights)), dtype=torch.float64, device=subject.engine.device)
@@ -57,13 +58,16 @@ def correct(subject: Subject, before: list[Moments], samples: int) -> None:
     for name in sorted(norms):
         if dist.get_world_size() > 1:
             dist.all_reduce(sums[name])
-        shift, then, now = sums[name]
-        _set(norms[name], kept[name], shift / count, now / then.clamp(min=norms[name].eps))
+        averages = sums[name] / count
+        _set(norms[name], kept[name], (averages[0], averages[1]), (averages[2], averages[3]))
 
 
-def _set(norm: nn.BatchNorm2d, kept: tuple[Tensor, Tensor], shift: Tensor, ratio: Tensor) -> None:
-    norm.running_mean.copy_(kept[0] + shift)  # type: ignore[union-attr]
-    norm.running_var.copy_(kept[1] * ratio)  # type: ignore[union-attr]
+def _set(norm: nn.BatchNorm2d, kept: tuple[Tensor, Tensor], then: tuple[Tensor, Tensor], now: tuple[Tensor, Tensor]) -> None:
+    """Statistics with which an input of the moments `now` is normalised as one of the moments `then` is with those `kept`."""
+    mean, variance = kept
+    ratio = (now[1] + LEAST * variance) / (then[1] + LEAST * variance)
+    norm.running_mean.copy_(now[0] - (then[0] - mean) * ratio.sqrt())  # type: ignore[union-attr]
+    norm.running_var.copy_(variance * ratio)  # type: ignore[union-attr]
 
 
 def _pass(subject: Subject, samples: int, see: Callable[[int, str, nn.BatchNorm2d, tuple[Tensor, Tensor]], None], begin: Callable[[], None]) -> None:
