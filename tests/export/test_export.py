@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from tests.commands import run_without_torch
-from trainer.__main__ import train
-from trainer.cli import main
+from tests.posttrain import small
 from trainer.errors import ConfigError, RunError
 from trainer.export import run as exporting
 from trainer.export.base import Exporter, Run, Written
@@ -25,15 +24,10 @@ from trainer.export.traced import Traced
 from trainer.posttrain.__main__ import main as posttrain
 from trainer.posttrain.load import load
 
-SMALL = ["model.layers=1", "model.dim=16", "model.heads=2", "model.kv_heads=1", "model.sample_tokens=0", "log.progress=false"]
-DATA = ["data=synthetic", "data.seq_len=8", "data.vocab_size=32", "data.samples=64", "data.eval_samples=48"]
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    assert main(train, [f"run_dir={path}", "train.device=cpu", "train.max_steps=2", *SMALL, *DATA]) == 0
-    return path
+    return small.run(tmp_path_factory.mktemp("runs") / "run")
 
 
 @dataclass(kw_only=True)
@@ -154,6 +148,7 @@ def test_integer_weights_stay_integers_in_onnx(trained):
 
 
 @pytest.mark.large
+@pytest.mark.timeout(900)  # its compiler takes minutes where the machine is busy
 @pytest.mark.parametrize("chain", ["", "low_rank", "quantize"])
 def test_executorch_programs_compute_what_pytorch_does(trained, chain):
     pytest.importorskip("executorch")

@@ -10,21 +10,16 @@ import pytest
 import torch
 
 from tests.commands import run_without_torch
-from trainer.__main__ import train
+from tests.posttrain import small
 from trainer.checkpoint.__main__ import main as checkpoint
-from trainer.cli import main
 from trainer.posttrain.__main__ import main as posttrain
 from trainer.posttrain.load import load
-
-SMALL = ["model.layers=1", "model.dim=16", "model.heads=2", "model.kv_heads=1", "model.sample_tokens=0", "log.progress=false"]
-DATA = ["data=synthetic", "data.seq_len=8", "data.vocab_size=32", "data.samples=64", "data.eval_samples=48"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps; its two compressions are in it."""
-    path = tmp_path_factory.mktemp("runs") / "run"
-    assert main(train, [f"run_dir={path}", "train.device=cpu", "train.max_steps=2", *SMALL, *DATA]) == 0
+    path = small.run(tmp_path_factory.mktemp("runs") / "run")
     assert posttrain([str(path), "-m", "compress=[prune],[prune,quantize]", "posttrain.latency_pairs=2"]) == 0
     return path
 
@@ -115,7 +110,7 @@ def test_a_run_that_was_moved_is_compressed_where_it_is(trained, tmp_path, monke
 def test_a_hugging_face_directory_takes_the_place_of_a_run(trained, tmp_path):
     pytest.importorskip("transformers")
     assert checkpoint(["export", str(trained), str(tmp_path / "hf")]) == 0
-    given = [str(tmp_path / "hf"), "compress=[quantize]", f"run_dir={tmp_path / 'run'}", *DATA, "posttrain.latency_pairs=2", "train.device=cpu"]
+    given = [str(tmp_path / "hf"), "compress=[quantize]", f"run_dir={tmp_path / 'run'}", *small.DATA, "posttrain.latency_pairs=2", "train.device=cpu"]
     assert posttrain(given) == 0
     (found,) = reports(tmp_path / "run").values()
     assert found["before"]["metrics"]["loss"]["value"] == pytest.approx(reports(trained)["prune"]["before"]["metrics"]["loss"]["value"], rel=1e-6)
