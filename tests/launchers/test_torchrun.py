@@ -93,23 +93,28 @@ def test_the_script_on_two_machines_restarts_both_when_a_rank_dies(tmp_path):
 @pytest.mark.large
 def test_the_script_goes_on_with_the_machine_that_is_left(tmp_path):
     """Two machines, of which one is lost with all that runs there; the losses go on as those of both."""
-    steps = ["strategy=fsdp", "train.max_steps=40", "checkpoint.every=2", "model.seconds=0.1", "run_dir=x"]
-    env = environment(NNODES="1:2", NPROC="1", RDZV_ENDPOINT=f"127.0.0.1:{free_port()}", MAX_RESTARTS="3", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
+    port = free_port()
+    steps = ["strategy=fsdp", "train.max_steps=150", "checkpoint.every=2", "model.seconds=0.1", "run_dir=x"]
+    env = environment(NNODES="1:2", NPROC="1", RDZV_ENDPOINT=f"127.0.0.1:{port}", MAX_RESTARTS="3", PYTHONPATH=os.pathsep.join([str(PARTS), str(ROOT)]))
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     command = [str(ROOT / "launch" / "torchrun.sh"), *TROUBLE, *steps]
     stays = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: _listens(free_port), stays)  # the machine of the rendezvous, whose loss would be the run's
+    wait_until(lambda: _listens(port), stays)  # the machine of the rendezvous, whose loss would be the run's
     goes = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: steps_done(tmp_path / "x") >= 5, stays)
-    assert json.loads((tmp_path / "x" / "run.json").read_text())["run"]["world_size"] == 2
+    # The first one begins alone where the second takes more than torchrun's last call to come.
+    wait_until(lambda: steps_done(tmp_path / "x") >= 5 and _ranks(tmp_path / "x") == 2, stays)
     for process in [*descendants(goes.pid), goes]:
         process.kill()
     status, _, err = finish(stays)
     assert status == 0, err
-    assert json.loads((tmp_path / "x" / "run.json").read_text())["run"]["world_size"] == 1
+    assert _ranks(tmp_path / "x") == 1
     assert run(*steps[:2], "run_dir=whole", "launcher.nproc_per_node=2", cwd=tmp_path)[0] == 0
     for one, other in zip(losses(tmp_path / "x"), losses(tmp_path / "whole"), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
+
+
+def _ranks(run_dir: Path) -> int:
+    return json.loads((run_dir / "run.json").read_text())["run"]["world_size"]
 
 
 def _listens(port: int) -> bool:
