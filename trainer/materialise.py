@@ -46,7 +46,12 @@ class Blueprint:
 
 
 def blueprint(model: Model, spec: Mapping[str, Any], seed: int, device: torch.device, dtype: torch.dtype) -> Blueprint:
-    """Build `model` for data of `spec`, without its values."""
+    """Build `model` for data of `spec`, without its values.
+
+    Raises:
+        ConfigError: it does not fit the data.
+    """
+    model.check(spec)  # a launcher has asked before, but torchrun, Ray and a proof start ranks without one
     with torch.device("meta"):
         module = model.build(spec)
     weights = model.weights()

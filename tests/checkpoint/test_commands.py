@@ -51,9 +51,15 @@ def test_ls_and_verify_answer_without_torch(saved: Path, tmp_path: Path) -> None
         "run/checkpoints/step-00000003: every file is as it was written",
         "run/checkpoints/step-00000005: a save or a removal of it did not end; it is not taken for a checkpoint",
     ]
+    (tmp_path / "run" / "checkpoints" / "step-00000007").touch()  # a file
     (saved / "manifest.json").unlink()
     done = run_without_torch("verify", "run", cwd=tmp_path, module="trainer.checkpoint")
-    assert (done.returncode, done.stderr) == (1, "run/checkpoints/step-00000003: manifest.json is missing\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "run/checkpoints/step-00000003: manifest.json is missing\n"
+        "run/checkpoints/step-00000007: cannot be read (Not a directory); it is left as it is: run the same command again once it can be, "
+        "or give another checkpoint with checkpoint.resume=PATH\n",
+    )
     assert "not whole: manifest.json is missing" in run_without_torch("ls", "run", cwd=tmp_path, module="trainer.checkpoint").stdout
 
 

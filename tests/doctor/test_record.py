@@ -12,9 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.commands import ROOT, environment
+from tests.disks import not_mounted
 from tests.launchers.running import wait_until
 from trainer.doctor.record import RankRecord, directory, process_start, read, stacks_path, write
 from trainer.doctor.sight import Life, look
@@ -111,7 +110,7 @@ def test_a_rank_in_a_container_of_this_machine_is_not_taken_for_dead(tmp_path):
     """A real one: with process ids of its own, and this machine's host name."""
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if sys.platform != "linux" or subprocess.run([*unshare, "true"], capture_output=True).returncode:
-        pytest.skip("this user may make no process namespace")
+        not_mounted("no process namespace")
     made = f"Recorder(Path({str(tmp_path)!r}), 0, 1, 60)"
     code = f"import time\nfrom pathlib import Path\nfrom trainer.doctor.recorder import Recorder\nrank = {made}\ntime.sleep(300)"
     with subprocess.Popen([*unshare, sys.executable, "-c", code], cwd=ROOT, env=environment()) as rank:

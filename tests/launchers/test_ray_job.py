@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,35 @@ def test_a_job_needs_an_address(tmp_path):
         done.stderr
         == "error: RAY_API_SERVER_ADDRESS: is not set; give the address of the cluster's dashboard, e.g. RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265\n"
     )
+
+
+class NoAgent(BaseHTTPRequestHandler):
+    """The dashboard of a cluster whose head node has no agent for jobs yet."""
+
+    def do_GET(self):
+        self.answer(200, json.dumps({"version": "4", "ray_version": "2.50.0", "ray_commit": "", "session_name": ""}))
+
+    def do_POST(self):
+        self.answer(500, "No available agent to submit job, please try again later.")
+
+    def answer(self, status: int, text: str):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_cluster_that_takes_no_job(tmp_path):
+    pytest.importorskip("ray")
+    with HTTPServer(("127.0.0.1", 0), NoAgent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        env = environment(RAY_API_SERVER_ADDRESS=address, RAY_AUTH_MODE="disabled")
+        done = subprocess.run([sys.executable, "-m", "trainer.launchers.ray_job"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        server.shutdown()
+    assert done.returncode == 1
+    told = "Request failed with status code 500: No available agent to submit job, please try again later"
+    assert done.stderr.splitlines()[-1] == f"run failed: the Ray cluster at {address} did not take the job: {told}"

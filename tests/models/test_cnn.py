@@ -35,12 +35,12 @@ def test_blocks_are_the_stages():
 @pytest.mark.parametrize("spec", [{"features": 3}, {"vocab_size": 5, "seq_len": 3}])
 def test_data_without_images_is_refused(spec):
     with pytest.raises(ConfigError, match=r"^model=cnn needs images, but the data has .*\. Choose data=images, or another model$"):
-        CNN().build(spec)
+        CNN().check(spec)
 
 
 def test_more_stages_than_an_image_has_halves():
     with pytest.raises(ConfigError) as error:
-        CNN(channels=[8] * 5).build({**SPEC, "height": 8})
+        CNN(channels=[8] * 5).check({**SPEC, "height": 8})
     assert str(error.value) == "model.channels=[8, 8, 8, 8, 8]: 5 stages halve an image of 8 x 12 away; give at most 4"
     assert CNN(channels=[8] * 4).build({**SPEC, "height": 8})(torch.randn(2, 1, 8, 12)).shape == (2, 10)
 

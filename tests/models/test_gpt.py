@@ -177,13 +177,13 @@ def test_a_pattern_that_matches_nothing_is_an_error():
 )
 def test_data_that_does_not_fit(knobs, message):
     with pytest.raises(ConfigError) as error:
-        built(**knobs)
+        GPT(**{**TINY, **knobs}).check(SPEC)
     assert str(error.value) == message
 
 
 def test_data_that_is_not_text():
     with pytest.raises(ConfigError) as error:
-        GPT().build({"features": 4, "classes": 2})
+        GPT().check({"features": 4, "classes": 2})
     assert str(error.value) == "model=gpt needs text (token ids), but the data has classes, features. Choose data=stdlib or data=text, or another model"
 
 

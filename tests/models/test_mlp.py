@@ -60,7 +60,7 @@ def test_fp64_takes_fp32_data():
 
 def test_text_is_refused():
     with pytest.raises(ConfigError) as error:
-        MLP().build({"vocab_size": 5, "seq_len": 4})
+        MLP().check({"vocab_size": 5, "seq_len": 4})
     assert str(error.value) == "model=mlp needs a table or images, but the data has seq_len, vocab_size. Choose data=tabular or data=images, or another model"
 
 

@@ -78,10 +78,10 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{options.path} has no checkpoints")
     for path in every:
         try:
-            if not has_manifest(path) and is_unfinished(path):
+            whole = has_manifest(path)
+            if not whole and is_unfinished(path):
                 print(f"{path}: {NOT_FINISHED}; it is not taken for a checkpoint")
                 continue
-            whole = has_manifest(path)
         except (ConfigError, RunError) as error:  # the others are checked all the same
             wrong = [str(error)]
         else:

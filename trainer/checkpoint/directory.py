@@ -89,7 +89,7 @@ def list_unfinished(run_dir: Path) -> list[Path]:
     Raises:
         ConfigError, RunError: see `unreadable`.
     """
-    return [path for path in _without_manifest(run_dir) if is_unfinished(path)]
+    return [path for path in list_named(run_dir) if path.is_dir() and not path.is_symlink() and not has_manifest(path) and is_unfinished(path)]
 
 
 def list_lost(run_dir: Path) -> list[Path]:
@@ -98,16 +98,28 @@ def list_lost(run_dir: Path) -> list[Path]:
     Raises:
         ConfigError, RunError: see `unreadable`.
     """
-    return [path for path in _without_manifest(run_dir) if not is_unfinished(path)]
-
-
-def _without_manifest(run_dir: Path) -> list[Path]:
-    return [path for path in list_named(run_dir) if path.is_dir() and not path.is_symlink() and not has_manifest(path)]
+    return [path for path in list_named(run_dir) if is_lost(path)]
 
 
 def is_unfinished(path: Path) -> bool:
-    """Marked so, or empty yet: then nothing was written."""
-    return (path / UNFINISHED).exists() or not any(path.iterdir())
+    """Whether a directory without a manifest is one of a save or a removal that did not end: marked so, or empty yet.
+
+    Raises:
+        ConfigError, RunError: see `unreadable`.
+    """
+    try:
+        return (path / UNFINISHED).exists() or not any(path.iterdir())
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def is_lost(path: Path) -> bool:
+    """Whether `path` is a directory that was a whole checkpoint once, and whose manifest is missing.
+
+    Raises:
+        ConfigError, RunError: see `unreadable`.
+    """
+    return path.is_dir() and not path.is_symlink() and not has_manifest(path) and not is_unfinished(path)
 
 
 def has_manifest(path: Path) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint.directory import MANIFEST, NAME, Damaged, has_manifest, is_unfinished, list_named, read_manifest, step_of, unreadable
+from trainer.checkpoint.directory import MANIFEST, NAME, UNFINISHED, Damaged, has_manifest, list_named, read_manifest, step_of, unreadable
 from trainer.errors import ConfigError, RunError
 from trainer.units import aligned, count, size
 
@@ -66,7 +66,7 @@ def look(path: Path) -> Found:
         return Found(path, None, 0, datetime.now(), "deleted meanwhile")
     except OSError as error:
         return Found(path, None, 0, datetime.fromtimestamp(path.stat().st_mtime), f"unknown: {unreadable(path, error)}")
-    manifest, state = None, f"not whole: {NOT_FINISHED}" if is_unfinished(path) else f"not whole: {MANIFEST} is missing"
+    manifest, state = None, f"not whole: {NOT_FINISHED}" if UNFINISHED in sizes or not sizes else f"not whole: {MANIFEST} is missing"
     if MANIFEST in sizes:
         try:
             manifest = read_manifest(path)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, begin, directory, finish, list_lost, remove, sealed, set_aside, sha256
+from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, begin, directory, finish, is_lost, remove, sealed, set_aside, sha256
 from trainer.errors import RunError
 from trainer.state import Position
 from trainer.strategies.engine import Engine
@@ -45,7 +45,7 @@ def write(state: dict[str, Any], position: Position, run_dir: Path, facts: Mappi
 
     def clear() -> None:
         if rank == 0:
-            if path in list_lost(run_dir):
+            if is_lost(path):
                 set_aside(path)
             elif path.exists():
                 remove(path)  # did not get whole, or of the same step of the same run: written again

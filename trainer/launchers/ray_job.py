@@ -16,7 +16,7 @@ import sys
 import time
 
 from trainer.cli import report
-from trainer.errors import EXIT_FAILED, ConfigError, missing_extra
+from trainer.errors import EXIT_FAILED, ConfigError, RunError, missing_extra
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 POLL_SECONDS = 0.5
@@ -27,6 +27,7 @@ def submit(arguments: list[str]) -> int:
 
     Raises:
         ConfigError: Ray is not installed, or no cluster answers.
+        RunError: the cluster does not take the job.
     """
     if importlib.util.find_spec("ray") is None:
         raise missing_extra("ray", "ray", "launch/ray_job.sh")
@@ -45,7 +46,11 @@ def submit(arguments: list[str]) -> int:
         raise ConfigError(f"{ADDRESS}={os.environ[ADDRESS]}: no Ray cluster takes jobs there: {str(error).splitlines()[0]}") from error
     path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     command = shlex.join(["env", "-C", os.getcwd(), f"PYTHONPATH={path}", "python", "-m", "trainer", "launcher=ray", *arguments])
-    job = client.submit_job(entrypoint=command)
+    try:
+        job = client.submit_job(entrypoint=command)
+    except RuntimeError as error:  # what the cluster answered; its last line is the cause
+        cause = str(error).strip().splitlines()[-1].rstrip(".")
+        raise RunError(f"the Ray cluster at {os.environ[ADDRESS]} did not take the job: {cause}") from error
 
     def stop(number: int, _: object) -> None:
         client.stop_job(job)
@@ -72,5 +77,5 @@ def submit(arguments: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(submit(sys.argv[1:]))
-    except ConfigError as error:
+    except (ConfigError, RunError) as error:
         sys.exit(report(error))

@@ -52,7 +52,6 @@ class CNN(SupervisedModel):
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.cnn_module import ConvNet
 
-        self.check(spec)
         return ConvNet(int(spec["channels"]), self.channels, int(spec["classes"]), self.dropout)
 
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:

@@ -100,7 +100,6 @@ class GPT(LanguageModel):
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.gpt_module import Decoder
 
-        self.check(spec)
         decoder = Decoder(
             layers=self.layers,
             dim=self.dim,

@@ -42,6 +42,5 @@ class MLP(SupervisedModel):
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
         from trainer.models.mlp_module import Perceptron
 
-        self.check(spec)
         features = int(spec["features"]) if "features" in spec else int(spec["channels"]) * int(spec["height"]) * int(spec["width"])
         return Perceptron([features, *self.hidden, int(spec.get("classes") or 1)], self.dropout)

@@ -70,7 +70,7 @@ def whole(held: Tensor | None, start: int, shape: torch.Size, device: torch.devi
     """The whole fp32 tensor of which each rank holds a part. A collective of `group`."""
     full = torch.zeros(shape.numel(), device=device)
     if held is not None:
-        full[start : start + held.numel()] = held.flatten().to(device)
+        full[start : start + held.numel()] = held.to(device)
     dist.all_reduce(full, group=group)
     return full.view(shape)
 
