@@ -48,8 +48,10 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
 def slow(page: Path, command: str) -> bool:
-    """Whole rehearsals and proofs; the README's own proof is no slow one."""
-    return command.startswith(("python -m trainer.drill", "python -m trainer.prove")) and page.name != "README.md"
+    """Whole rehearsals and proofs, and strategies that other tests start in the same way; the README's own proof is no slow one."""
+    if page.name == "README.md":
+        return False
+    return command.startswith(("python -m trainer.drill", "python -m trainer.prove", "python -m trainer +strategy=hsdp", "python -m trainer +strategy=zero"))
 
 
 def test_there_are_commands():

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("options", [[], ["+strategy=fsdp", "launcher.nproc_per_node=2"]])
+@pytest.mark.parametrize("options", [pytest.param([], marks=pytest.mark.large), ["+strategy=fsdp", "launcher.nproc_per_node=2"]])
 def test_a_model_of_one_s_own_package(options, tmp_path):
     shutil.copytree(ROOT / "examples" / "own_model", tmp_path / "own_model")
     settings = ["model=lstm", "model.dim=16", "data=synthetic", "train.max_steps=3", "train.global_batch_size=4", f"run_dir={tmp_path}/run"]

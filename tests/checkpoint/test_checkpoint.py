@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,15 @@ def loaded(config: Config, path: Path) -> str:
         return str(error)
 
 
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(ranks.run(2, written, tiny.config(FSDP(), tmp_path_factory.mktemp("run")))[0])
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    return Path(ranks.run(2, written, tiny.config(FSDP(), tmp_path))[0])
+def saved(saved_once: Path, tmp_path: Path) -> Path:
+    """A copy, which a test may change."""
+    return Path(shutil.copytree(saved_once, tmp_path / saved_once.parent.name / saved_once.name))
 
 
 def refused(saved: Path, **changes: Any) -> str:

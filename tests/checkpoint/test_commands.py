@@ -28,9 +28,16 @@ from trainer.state import Position
 from trainer.strategies.fsdp import FSDP
 
 
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(config(tmp_path_factory.mktemp("saved") / "run", strategy=FSDP()), 2)[0]
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    return checkpoint(config(tmp_path / "run", strategy=FSDP()), 2)[0]
+def saved(saved_once: Path, tmp_path: Path) -> Path:
+    """A copy, which a test may change."""
+    shutil.copytree(saved_once.parent.parent, tmp_path / "run")
+    return tmp_path / "run" / saved_once.parent.name / saved_once.name
 
 
 def test_ls_and_verify_answer_without_torch(saved: Path, tmp_path: Path) -> None:

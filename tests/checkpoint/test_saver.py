@@ -153,7 +153,7 @@ def memory_of(config: Config) -> tuple[str, int, int, int, int, int]:
     [
         (DDP(), ()),
         (FSDP(), ()),
-        pytest.param(ZeRO1(), ("optimizer",), marks=NEEDS_DEEPSPEED),
+        pytest.param(ZeRO1(), ("optimizer",), marks=[pytest.mark.large, NEEDS_DEEPSPEED]),
         pytest.param(ZeRO3(param_persistence_threshold=0), ("parameters", "optimizer"), marks=NEEDS_DEEPSPEED),
     ],
     ids=["ddp", "fsdp", "zero1", "zero3"],

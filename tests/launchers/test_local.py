@@ -74,6 +74,7 @@ def test_fewer_ranks_that_cannot_be(arguments, told, tmp_path):
     assert run("+strategy=ddp", TWO, *arguments, cwd=tmp_path) == (2, "", f"error: {told}\n")
 
 
+@pytest.mark.large  # one that is refused at once is in tests/test_run_lock
 def test_a_second_run_is_refused_also_after_a_restart_but_not_to_hear_that_the_run_is_finished(tmp_path):
     trouble = ["model.how=kill", f"model.once={tmp_path}/once", "run.max_restarts=1"]
     process = start("+strategy=ddp", TWO, "run_dir=x", *LONG, *trouble, cwd=tmp_path)

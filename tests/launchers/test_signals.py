@@ -91,7 +91,8 @@ def test_sigterm_twice_under_torchrun(tmp_path):
     wait_until(lambda: left(children) == [], seconds=30)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.large)])
+@pytest.mark.large
+@pytest.mark.parametrize("times", [1, 2])
 def test_interrupts_under_torchrun(times, tmp_path):
     """As a terminal sends them: to the whole process group."""
     process = start("strategy=ddp", "run_dir=x", *LONG, cwd=tmp_path, python=TORCHRUN)

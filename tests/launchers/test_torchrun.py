@@ -60,6 +60,7 @@ def test_a_rank_that_dies_is_started_again_from_the_last_checkpoint(tmp_path):
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
+@pytest.mark.large
 def test_a_second_run_is_refused_by_all_ranks_and_a_stopped_one_holds_nothing(tmp_path):
     first = start("strategy=ddp", "run_dir=x", "train.max_steps=100000", "model.seconds=0.02", cwd=tmp_path, python=TORCHRUN)
     wait_until(lambda: steps_done(tmp_path / "x") >= 1, first)

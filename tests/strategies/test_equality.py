@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +63,14 @@ class Case:
 
 CASES = ["sgd", "adamw", "momentum", "whole-share", "no-clip", "tied", "frozen-embedding", "frozen-block", "never-used", "block-never-used", "decay-alone"]
 IN_EVERY_CASE = ["ddp-2", "fsdp-2", "hsdp-4"]
+
+
+LARGE = ["fsdp-keep", "hsdp-4-no-sync"]
+
+
+def marked(names: Iterable[str], *others: str) -> list[Any]:
+    """Parameters of a test: each name, with each of `others`."""
+    return [pytest.param(name, *other, marks=pytest.mark.large if name in LARGE else []) for name in names for other in ([(one,) for one in others] or [()])]
 
 
 def cases_of(strategy: str) -> list[str]:
@@ -123,7 +133,7 @@ def reference(case: str) -> Trained:
 OTHERS = [name for name in STRATEGIES if name != "single"]
 
 
-@pytest.mark.parametrize(("strategy", "case"), [(strategy, case) for strategy in OTHERS for case in cases_of(strategy)])
+@pytest.mark.parametrize(("strategy", "case"), [case for strategy in OTHERS for case in marked([strategy], *cases_of(strategy))])
 def test_equal_to_one_process(strategy: str, case: str) -> None:
     for trained in results(strategy).trained[case]:
         assert_equal(trained, reference(case))
@@ -146,14 +156,14 @@ def test_frozen_stays_bit_equal(strategy: str, case: str) -> None:
         assert torch.equal(start[name], value) == name.startswith(prefix), name
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", marked(STRATEGIES))
 def test_tied_is_one_parameter(strategy: str) -> None:
     for names in results(strategy).tied_names:
         assert "embed.weight" in names
         assert "head.weight" not in names
 
 
-@pytest.mark.parametrize("strategy", OTHERS)
+@pytest.mark.parametrize("strategy", marked(OTHERS))
 def test_initial_values_are_bit_equal(strategy: str) -> None:
     expected = results("single").initial[0]
     for values in results(strategy).initial:
@@ -161,7 +171,7 @@ def test_initial_values_are_bit_equal(strategy: str) -> None:
         assert all(torch.equal(values[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("strategy", OTHERS)
+@pytest.mark.parametrize("strategy", marked(OTHERS))
 def test_fp64_is_equal_to_thirteen_digits(strategy: str) -> None:
     expected = results("single").fp64[0]
     for trained in results(strategy).fp64:
@@ -170,7 +180,7 @@ def test_fp64_is_equal_to_thirteen_digits(strategy: str) -> None:
         assert all(value.dtype is torch.float64 for value in trained.parameters.values())
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", marked(STRATEGIES))
 def test_bf16_keeps_fp32_state_and_stays_near(strategy: str) -> None:
     for trained, dtypes in zip(results(strategy).bf16, results(strategy).bf16_dtypes, strict=True):
         assert dtypes == {torch.float32}

@@ -53,7 +53,11 @@ def trained_and_saved(config: Config) -> tuple[Trained, int]:
     return tiny.train(config, engine=engine), max(kept)
 
 
-@pytest.mark.parametrize(("strategy", "world_size"), [(Single(), 1), (DDP(), 2), (FSDP(), 2), (HSDP(), 2)], ids=["single", "ddp", "fsdp", "hsdp"])
+@pytest.mark.parametrize(
+    ("strategy", "world_size"),
+    [(Single(), 1), (DDP(), 2), (FSDP(), 2), pytest.param(HSDP(), 2, marks=pytest.mark.large)],
+    ids=["single", "ddp", "fsdp", "hsdp"],
+)
 def test_activation_checkpointing_keeps_less_and_changes_nothing(strategy: Strategy, world_size: int) -> None:
     """Dropout too is the same when a block runs again."""
     plain = tiny.config(strategy, model=Tiny(dropout=0.2))

@@ -48,7 +48,7 @@ def expected() -> dict[str, Trained]:
         pytest.param(DDP(find_unused_parameters=FindUnused.false), 2, marks=pytest.mark.large),
         (FSDP(), 2),
         pytest.param(FSDP(reshard_after_forward=False), 2, marks=pytest.mark.large),
-        (FSDP(no_sync=True), 2),
+        pytest.param(FSDP(no_sync=True), 2, marks=pytest.mark.large),
         (HSDP(), 2),
         pytest.param(HSDP(), 4, marks=pytest.mark.large),
         pytest.param(HSDP(no_sync=True), 4, marks=pytest.mark.large),
@@ -108,7 +108,7 @@ def initial(config: Config) -> dict[str, torch.Tensor]:
         *(pytest.param(FSDP(), part, "late:5", marks=pytest.mark.large) for part in ("gate", "block1", "order")),
         (FSDP(no_sync=True, reshard_after_forward=False), "block1", "late:5"),
         pytest.param(HSDP(), "extra", "late:5", marks=pytest.mark.large),
-        (HSDP(), "order", "rank:1"),
+        pytest.param(HSDP(), "order", "rank:1", marks=pytest.mark.large),
     ],
     ids=lambda value: value.name if isinstance(value, Strategy) else value,
 )
