@@ -30,7 +30,8 @@ def measure(kind: str, shape: tuple[int, int, int], options: Options) -> list[Ro
 
     from trainer.compress.binarize import Kind
     from trainer.compress.binarized import PackedLinear, digits_of
-    from trainer.compress.digits import pack, product, to_levels
+    from trainer.compress.digits import pack
+    from trainer.compress.exact import product, to_levels
 
     tokens, inputs, outputs = shape
     plain, x = torch.nn.Linear(inputs, outputs, bias=False), torch.randn(tokens, inputs)

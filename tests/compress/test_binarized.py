@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.compress.binarize import Activations, Binarize, Kind
 from trainer.compress.binarized import UNPACKED, BinarizedConv2d, BinarizedLinear, Packed, PackedConv2d, PackedLinear, binarize, row_sums, trained
-from trainer.compress.digits import to_levels
+from trainer.compress.exact import to_levels
 
 KINDS = [pytest.param(kind, id=kind.name) for kind in Kind]
 
@@ -70,6 +70,7 @@ def test_rows_that_are_unpacked_a_part_at_a_time_are_all_there(kind: Kind, dtype
     packed = PackedLinear.replacing(plain, kind=kind.name, activations="int8")
     packed.load_state_dict(pack_alone(plain, kind))
     assert packed.digits().nbytes > 2 * UNPACKED
+    assert packed.meant(dict(packed.named_parameters()))["weight"].equal(packed.digits())
     x = torch.randint(-127, 128, (2, 3001), dtype=torch.int8)
     assert packed.times(x.to(dtype)).to(torch.int64).equal(x.to(torch.int64) @ packed.digits().to(torch.int64).t())
 

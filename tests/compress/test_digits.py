@@ -1,15 +1,13 @@
-"""Integers packed in bytes, and products with them."""
+"""Integers packed in bytes."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from trainer.compress.binarize import Kind
-from trainer.compress.digits import DIGITS, pack, packed_width, product, product_of_floats, to_levels, unpack
+from trainer.compress.digits import DIGITS, pack, packed_width, unpack
 
 
 def drawn(kind: Kind, *shape: int) -> Tensor:
@@ -38,29 +36,3 @@ def test_bytes_are_the_share_of_fp32_that_is_said(kind: Kind, share: int) -> Non
 def test_bits_lie_in_a_byte_from_the_lowest_on() -> None:
     assert pack(Kind.binary, torch.tensor([[1, -1, -1, 1, -1, -1, -1, 1]])).tolist() == [[0b10001001]]
     assert pack(Kind.ternary, torch.tensor([[-1, 0, 1, 1, 1]])).tolist() == [[0b10100100, 0b10]]
-
-
-@pytest.mark.parametrize("kind", Kind)
-@pytest.mark.parametrize("shape", [(1, 13, 7), (5, 1030, 3), (33, 64, 40), (6, 1, 5)])
-def test_products_are_those_of_int64(kind: Kind, shape: tuple[int, int, int]) -> None:
-    tokens, inputs, outputs = shape
-    digits = drawn(kind, outputs, inputs)
-    x = torch.randint(-127, 128, (tokens, inputs), dtype=torch.int8)
-    for right in (digits, unpack(kind, pack(kind, digits), inputs)):  # of which the second need not be contiguous
-        assert product(x, right).to(torch.int64).equal(x.to(torch.int64) @ digits.to(torch.int64).t())
-
-
-@pytest.mark.parametrize("way", [product, product_of_floats])
-@pytest.mark.parametrize("inputs", [1001, 300_001])  # 127 of each: the second beyond what fp32 counts
-def test_the_largest_sums_are_exact(way: Callable[[Tensor, Tensor], Tensor], inputs: int) -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        sums = way(torch.full((1, inputs), 127, dtype=torch.int8), torch.ones(1, inputs, dtype=torch.int8))
-    assert sums.tolist() == [[127 * inputs]]
-
-
-def test_levels_are_the_nearest_and_their_scale_is_the_greatest_of_each_token() -> None:
-    x = torch.tensor([[0.0, 0.0], [1.016, -2.54], [127.0, 0.6]])
-    levels, scale = to_levels(x, (-1,))
-    assert levels.tolist() == [[0, 0], [51, -127], [127, 1]]
-    torch.testing.assert_close(scale[1:], torch.tensor([[0.02], [1.0]]))
-    assert to_levels(torch.tensor([[float("nan"), 1.0]]), (-1,))[1].isnan().all()  # and not lost in the integers

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.compress.exact import MAX_INPUTS, Window, padded_product, product
+from trainer.compress.exact import MAX_INPUTS, Window, padded_product, product, to_levels
 
 
 def integers(*shape: int) -> Tensor:
@@ -15,12 +15,21 @@ def integers(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("multiply", [product, padded_product])
-@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(1, 1, 1), (3, 1, 2), (5, 33, 7), (40, 64, 48), (0, 8, 8)])
+@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(1, 1, 1), (3, 1, 2), (5, 33, 7), (5, 1030, 3), (40, 64, 48), (0, 8, 8)])
 def test_a_product_is_exact(multiply, tokens: int, inputs: int, outputs: int) -> None:
     x, weight = integers(tokens, inputs), integers(outputs, inputs)
     found = multiply(x, weight)
     assert found.dtype == torch.int32
     assert torch.equal(found.long(), x.long() @ weight.long().t())
+    assert torch.equal(multiply(x, F.pad(weight, (0, 3))[:, :inputs]), found)  # rows that do not follow each other
+
+
+def test_levels_are_the_nearest_and_their_scale_is_the_greatest_of_each_token() -> None:
+    x = torch.tensor([[0.0, 0.0], [1.016, -2.54], [127.0, 0.6]])
+    levels, scale = to_levels(x, (-1,))
+    assert levels.tolist() == [[0, 0], [51, -127], [127, 1]]
+    torch.testing.assert_close(scale[1:], torch.tensor([[0.02], [1.0]]))
+    assert to_levels(torch.tensor([[float("nan"), 1.0]]), (-1,))[1].isnan().all()  # and not lost in the integers
 
 
 def test_the_largest_sums_that_are_allowed_fit() -> None:
@@ -43,11 +52,6 @@ def test_a_convolution_of_integers_is_exact(shape, patches: int, monkeypatch: py
     conv.weight.data = weight.double()
     window = Window.of(conv)
     assert torch.equal(window.sums(window.padded(x.double()).to(torch.int8), weight).double(), conv(x.double()))
-
-
-def test_what_stands_around_an_image_can_be_another_value_than_0() -> None:
-    window = Window.of(nn.Conv2d(1, 1, 3, padding=1))
-    assert torch.equal(window.padded(torch.zeros(1, 1, 1, 1), 7.0), F.pad(torch.zeros(1, 1, 1, 1), (1, 1, 1, 1), value=7.0))
 
 
 @pytest.mark.gpu

@@ -96,3 +96,5 @@ def test_int4_computes_with_what_its_integers_stand_for(group_size: int) -> None
     x = inputs((2, 5, 24))
     assert torch.equal(layer(x), F.linear(x, values_of(found, to), original.bias))
     assert layer.weight.nbytes == original.weight.numel() / 2
+    numbers = layer.meant(dict(layer.named_parameters()))["weight"].view(7, -1, group_size)
+    assert torch.equal(numbers * layer.scale.unsqueeze(-1), values_of(found, to).view_as(numbers))

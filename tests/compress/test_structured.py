@@ -155,7 +155,7 @@ def test_what_costs_least_for_what_it_saves_goes_first() -> None:
     assert path[8][cheap] == 0.5
     amounts = [macs(found, ratios, knobs) for ratios in path]
     assert amounts == sorted(amounts, reverse=True)
-    assert all(ratio == 0.5 for ratio in path[-1].values())
+    assert all(removed(group, path[-1][group.name], 2) == removed(group, 0.5, 2) for group in found.groups)
 
 
 @pytest.mark.parametrize("last", range(5))

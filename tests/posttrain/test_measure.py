@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from tests import ranks, tiny
 from trainer.checkpoint.save import write
+from trainer.compress.binarized import PackedLinear
 from trainer.compress.form import CompressedLayer
 from trainer.compress.model import Compressed
+from trainer.compress.quantized import Int4Linear
 from trainer.posttrain import macs, values
 from trainer.posttrain.measure import Spread, sizes
 from trainer.state import Position
@@ -68,6 +70,24 @@ def test_a_model_cut_over_ranks_is_measured_whole(tmp_path, number):
     for told, counted in found:
         assert told == {"parameters": everything, "nonzero_parameters": everything - zero, "disk_bytes": 4 * everything, "memory_bytes": 4 * everything}
         assert counted == macs.Counted(tokens * products, [])
+
+
+PACKED = [
+    pytest.param(PackedLinear.form(kind="ternary", activations="int8"), 64, 1, 8 * 2 + 4, id="ternary"),
+    pytest.param(PackedLinear.form(kind="binary", activations="int8"), 64, 8, 8 * 1 + 8 * 4, id="binary"),
+    pytest.param(Int4Linear.form(group_size=4), 0, 16 + 16, 8 * 4 + 16 * 4 + 16, id="int4"),
+]
+"""A form of a layer of 8 x 8, as which bytes of 0 are so many weights that are not zero; its scales and zero points; its bytes without bias."""
+
+
+@pytest.mark.parametrize(("form", "nonzero", "more", "size"), PACKED)
+def test_packed_weights_count_as_what_they_stand_for_and_bytes_as_bytes(tmp_path, form, nonzero, more, size):
+    ((plain, _),) = ranks.run(1, measured, tmp_path / "plain", {})
+    for number in (1, 2):
+        for told, _ in ranks.run(number, measured, tmp_path / str(number), form):
+            assert told["parameters"] == plain["parameters"] + more
+            assert told["nonzero_parameters"] == plain["nonzero_parameters"] - 64 + nonzero - 8  # biases are 0 as yet
+            assert told["disk_bytes"] == told["memory_bytes"] == plain["disk_bytes"] - 4 * 64 + size
 
 
 def test_a_layer_whose_arithmetic_is_not_known_is_named(tmp_path):

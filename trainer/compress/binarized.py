@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -9,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.compress.binarize import Activations, Binarize, Kind
-from trainer.compress.digits import pack, packed_width, product, to_levels, unpack
+from trainer.compress.digits import pack, packed_width, unpack
+from trainer.compress.exact import Straight, Window, one_scale, product, to_levels
 from trainer.compress.form import CompressedLayer
 from trainer.compress.subject import Change, Subject, cut, joined, local, whole
 from trainer.compress.trained import Effective, TrainedConv2d, TrainedLinear
@@ -33,14 +35,14 @@ class Binarized(Effective):
         weight = self.weight
         if self.kind is Kind.binary:
             scale = weight.abs().mean(tuple(range(1, weight.ndim)), keepdim=True)
-            return _Straight.apply(weight, digits_of(self.kind, weight.detach(), scale.detach()), weight.detach().abs() <= 1) * scale  # type: ignore[operator]
+            return Straight.apply(weight, digits_of(self.kind, weight.detach(), scale.detach()), weight.detach().abs() <= 1) * scale  # type: ignore[operator]
         scale = weight.detach().abs().mean()
-        return _Straight.apply(weight, digits_of(self.kind, weight.detach(), scale) * scale, None)  # type: ignore[return-value]
+        return Straight.apply(weight, digits_of(self.kind, weight.detach(), scale) * scale, None)  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activations is Activations.int8:
-            levels, scale = to_levels(x.detach(), _one_token(x, self.weight))
-            x = _Straight.apply(x, (levels * scale).to(x.dtype), None)  # type: ignore[assignment]
+            levels, scale = to_levels(x.detach(), one_scale(x, self.weight.ndim > 2))
+            x = Straight.apply(x, (levels * scale).to(x.dtype), None)  # type: ignore[assignment]
         return super().forward(x)
 
 
@@ -68,6 +70,9 @@ class Packed(CompressedLayer):
         for parameter in self.parameters(recurse=False):
             parameter.zero_()
 
+    def meant(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**values, "weight": unpack(self.kind, values["weight"], self.inputs)}
+
     def digits(self) -> Tensor:
         """(outputs, inputs) of int8."""
         return unpack(self.kind, self.weight, self.inputs)
@@ -89,7 +94,7 @@ class PackedLinear(Packed):
         if self.activations is Activations.float:
             y = self.times(x.flatten(0, -2)).view(*x.shape[:-1], -1) * self.scale.to(x.dtype)
         else:
-            levels, scale = to_levels(x, (-1,))
+            levels, scale = to_levels(x, one_scale(x, conv=False))
             sums = self.times(levels.to(torch.int8).flatten(0, -2)).view(*x.shape[:-1], -1)
             y = (sums * scale * self.scale).to(x.dtype)
         return y if self.bias is None else y + self.bias.to(x.dtype)
@@ -100,9 +105,7 @@ class PackedConv2d(Packed):
 
     def __init__(self, original: nn.Conv2d, kind: str, activations: str) -> None:
         super().__init__(original.out_channels, original.weight[0].numel(), original.bias is not None, kind, activations)
-        self.kernel_size, self.stride, self.dilation = original.kernel_size, original.stride, original.dilation
-        self.around = list(original._reversed_padding_repeated_twice)  # as F.pad takes it
-        self.padding_mode = "constant" if original.padding_mode == "zeros" else original.padding_mode
+        self.shape, self.window = original.weight.shape, Window.of(original)
 
     @classmethod
     def replacing(cls, original: nn.Module, *, kind: str, activations: str) -> Self:
@@ -111,26 +114,13 @@ class PackedConv2d(Packed):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (images, channels, height, width)."""
-        scale = self.scale.view(-1, 1, 1)
+        scale, digits = self.scale.view(-1, 1, 1), self.digits().view(self.shape)
         if self.activations is Activations.float:
-            digits = self.digits().view(len(self.weight), x.shape[1], *self.kernel_size).to(x.dtype)
-            y = F.conv2d(self._padded(x), digits, None, self.stride, 0, self.dilation) * scale.to(x.dtype)  # type: ignore[arg-type]
+            y = self.window.convolution(self.window.padded(x), digits.to(x.dtype)) * scale.to(x.dtype)
         else:
-            levels, of_image = to_levels(x, (1, 2, 3))
-            y = (self._sums(self._padded(levels)) * of_image * scale).to(x.dtype)
+            levels, of_image = to_levels(x, one_scale(x, conv=True))
+            y = (self.window.sums(self.window.padded(levels).to(torch.int8), digits) * of_image * scale).to(x.dtype)
         return y if self.bias is None else y + self.bias.to(x.dtype).view(-1, 1, 1)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        return F.pad(x, self.around, mode=self.padding_mode)
-
-    def _sums(self, levels: Tensor) -> Tensor:
-        """(images, outputs, height, width) of int32: no library promises that its convolution of floats is exact."""
-        size = [
-            (extent - dilation * (kernel - 1) - 1) // stride + 1
-            for extent, kernel, stride, dilation in zip(levels.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
-        ]
-        patches = F.unfold(levels, self.kernel_size, self.dilation, 0, self.stride).transpose(1, 2).to(torch.int8)  # type: ignore[arg-type]
-        return self.times(patches.flatten(0, 1)).view(len(levels), -1, len(self.weight)).transpose(1, 2).reshape(len(levels), len(self.weight), *size)
 
 
 def trained(subject: Subject, knobs: Binarize) -> Change:
@@ -190,21 +180,3 @@ def _of_floats(x: Tensor, digits: Tensor) -> Tensor:
 
 def _form(knobs: Binarize) -> dict[str, Any]:
     return {"kind": knobs.kind.name, "activations": knobs.activations.name}
-
-
-def _one_token(x: Tensor, weight: Tensor) -> tuple[int, ...]:
-    """The dimensions of `x` that one scale is for: a token's inputs, or an image."""
-    return (-1,) if weight.ndim == 2 else (1, 2, 3)
-
-
-class _Straight(torch.autograd.Function):
-    """`instead` of x, with its gradient going to x, where it `passes`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, instead: Tensor, passes: Tensor | None) -> Tensor:
-        ctx.passes = passes
-        return instead
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return grad if ctx.passes is None else grad * ctx.passes, None, None

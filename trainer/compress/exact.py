@@ -1,4 +1,4 @@
-"""Products of integers, computed as such: the same on every device, in any order."""
+"""Activations as integers, and products of integers computed as such: the same on every device, in any order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ from torch import Tensor, nn
 MAX_INPUTS = (2**31 - 1) // (255 * 127)
 """Inputs of a layer whose sums, of levels less their zero point times weights, fit in int32 whatever they are."""
 
+LEVELS = 127
 PATCHES = 2**24  # bytes of patches of images that a convolution makes at a time
+
+
+def to_levels(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Integers in [-127, 127], as floats, and the scale with which they are `x`, in fp32: one for all of `dims`."""
+    wide = x.to(torch.float32)
+    scale = wide.abs().amax(dims, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny * LEVELS) / LEVELS
+    return (wide / scale).round(), scale
+
+
+def one_scale(x: Tensor, conv: bool) -> tuple[int, ...]:
+    """The dimensions of `x` that share a scale: a token's inputs, or an image."""
+    return tuple(range(1, x.ndim)) if conv else (-1,)
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -43,9 +56,9 @@ class Window(NamedTuple):
     def of(cls, conv: nn.Conv2d) -> Self:
         return cls(conv.stride, conv.dilation, list(conv._reversed_padding_repeated_twice), "constant" if conv.padding_mode == "zeros" else conv.padding_mode)
 
-    def padded(self, x: Tensor, value: float = 0.0) -> Tensor:
+    def padded(self, x: Tensor) -> Tensor:
         """x (images, channels, height, width) with what stands around it."""
-        return F.pad(x, self.around, self.mode, value if self.mode == "constant" else None)
+        return F.pad(x, self.around, self.mode)
 
     def convolution(self, padded: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(padded, weight, None, self.stride, 0, self.dilation)  # type: ignore[arg-type]

@@ -6,10 +6,9 @@ from typing import Self
 
 from torch import Tensor
 
-from trainer.compress.digits import to_levels
-from trainer.compress.exact import Straight
+from trainer.compress.exact import Straight, one_scale, to_levels
 from trainer.compress.quantize import Kind
-from trainer.compress.quantized import one_scale, range_levels, register_range
+from trainer.compress.quantized import range_levels, register_range
 from trainer.compress.rounding import grid, in_training
 from trainer.compress.trained import Kept, TrainedConv2d, TrainedLinear
 
@@ -46,7 +45,7 @@ class FakeQuantized(Kept):
     def rounded(self, x: Tensor) -> Tensor:
         """`x` as its integers will stand for it. What is beyond the range of a static layer has no gradient."""
         if self.kind is Kind.int8_dynamic:
-            levels, scale = to_levels(x.detach(), one_scale(x, self.weight))
+            levels, scale = to_levels(x.detach(), one_scale(x, self.weight.ndim > 2))
             return Straight.apply(x, (levels * scale).to(x.dtype), None)  # type: ignore[return-value]
         if self.kind is Kind.int8_static:
             scale, zero_point = self.input_scale, self.input_zero_point

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.errors import ConfigError
 
@@ -33,6 +33,10 @@ class CompressedLayer(nn.Module):
 
     def begin_step(self, done: float) -> None:
         """Told before each step of a training, of which the share `done`, from 0 to 1, is over when that step is."""
+
+    def meant(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`values`, rows of its own parameters by name, with packed ones as the numbers that they stand for, but for a scale."""
+        return dict(values)
 
     def for_inference(self) -> None:
         """Told when its values are final, on a model that is whole in this process: what is made of them anew in each pass may be kept."""

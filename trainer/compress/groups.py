@@ -75,7 +75,7 @@ def plan(model: Model, samples: Samples, may_give: Callable[[str], bool]) -> Pla
     for sub in attentions.values():
         sub.forward = partial(_untangled, sub, sub.forward)  # type: ignore[method-assign]
     graph = torch_pruning.DependencyGraph().build_dependency(
-        module, example_inputs=batch, forward_fn=lambda module, batch: model.outputs(module, batch), verbose=False
+        module, example_inputs=batch, forward_fn=lambda module, _: model.outputs(module, batch), verbose=False
     )
     heads = [_heads(name, sub) for name, sub in attentions.items()]
     taken = {(member.layer, member.side) for group in heads for member in group.members}

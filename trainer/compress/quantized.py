@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.compress.digits import to_levels
-from trainer.compress.exact import Window, product
+from trainer.compress.exact import Window, one_scale, product, to_levels
 from trainer.compress.form import CompressedLayer
 
 LOWEST, HIGHEST = -128, 127  # levels of what goes into a static layer
@@ -67,7 +67,7 @@ class Integer(Int8):
     def sums(self, levels: Tensor, zero_point: Tensor | None) -> Tensor:
         """The exact sums of products of `levels`, less the zero point, with the weights, in int32."""
         if self.window is not None:
-            padded = self.window.padded(levels, 0.0 if zero_point is None else float(zero_point))
+            padded = self.window.padded(levels) if zero_point is None else self.window.padded(levels - zero_point) + zero_point
             return self.window.sums(padded.to(torch.int8), self.weight)
         return product(levels.to(torch.int8).reshape(-1, levels.shape[-1]), self.weight).view(*levels.shape[:-1], -1)
 
@@ -81,7 +81,7 @@ class Dynamic(Integer):
     """With a scale for each token, or image, from its largest magnitude."""
 
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        return (*to_levels(x, one_scale(x, self.weight)), None)
+        return (*to_levels(x, one_scale(x, self.window is not None)), None)
 
 
 class Static(Integer):
@@ -115,6 +115,10 @@ class Int4Linear(Quantized):
         assert isinstance(original, nn.Linear)
         return cls(original, group_size)
 
+    def meant(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        digits, zero_point = unpack4(values["weight"], torch.int8), values["zero_point"].to(torch.int8)
+        return {**values, "weight": digits - zero_point.repeat_interleave(digits.shape[1] // zero_point.shape[1], 1)}
+
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """(outputs, inputs)."""
         values = unpack4(self.weight, dtype).view(*self.scale.shape, -1)
@@ -131,10 +135,7 @@ def pack4(digits: Tensor) -> Tensor:
 
 def unpack4(packed: Tensor, dtype: torch.dtype) -> Tensor:
     """(rows, inputs): what `pack4` was given."""
-    digits = torch.empty((*packed.shape, 2), dtype=dtype, device=packed.device)
-    digits[..., 0] = packed & 15
-    digits[..., 1] = packed >> 4
-    return digits.flatten(1)
+    return torch.stack((packed & 15, packed >> 4), 2).flatten(1).to(dtype)
 
 
 def register_range(layer: nn.Module) -> None:
@@ -146,11 +147,6 @@ def register_range(layer: nn.Module) -> None:
 def range_levels(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """`x` as integers, as floats in fp32: beyond the range that they stand for its ends."""
     return (x.to(torch.float32) / scale).round_().add_(zero_point).clamp_(LOWEST, HIGHEST)
-
-
-def one_scale(x: Tensor, weight: Tensor) -> tuple[int, ...]:
-    """The dimensions of `x` that share a scale: a token's inputs, or an image."""
-    return (-1,) if weight.ndim == 2 else tuple(range(1, x.ndim))
 
 
 def _fixed(shape: tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.compress.digits import to_levels
+from trainer.compress.exact import to_levels
 from trainer.compress.form import CompressedLayer
 from trainer.compress.subject import Change, Subject, error
 from trainer.compress.tiles import convolve, convolve_int8, multiplications, weights_of

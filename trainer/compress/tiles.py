@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.compress.digits import to_levels
+from trainer.compress.exact import to_levels
 
 KERNEL = 3
 AT_ONCE = 2**22  # bytes of images in tiles that are there at a time: in a cache, and not all of a batch

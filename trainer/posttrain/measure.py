@@ -15,6 +15,8 @@ from torch.distributed.tensor import DTensor
 
 from trainer.checkpoint.export import MODEL
 from trainer.checkpoint.tensors import StoredTensors
+from trainer.compress.form import CompressedLayer
+from trainer.compress.subject import local
 from trainer.config import Config
 from trainer.data.base import Sample, Samples
 from trainer.errors import ConfigError, RunError
@@ -95,23 +97,31 @@ def check_quality(quality: str, metrics: Collection[str]) -> None:
 
 
 def sizes(engine: Engine, path: Path) -> dict[str, int]:
-    """Of the model in the checkpoint at `path`, which `engine` holds: elements of its parameters, and bytes. A collective."""
-    parameters = dict(engine.named_parameters())
-    held = {id(value): value for value in (*parameters.values(), *engine.module.buffers())}
+    """Of the model in the checkpoint at `path`, which `engine` holds: its parameters, packed ones one by one, and bytes as they are. A collective."""
+    parameters, nonzero = _counted(engine)
+    held = {id(value): value for value in (*engine.module.parameters(), *engine.module.buffers())}
     stored = StoredTensors(path).metas
     return {
-        "parameters": sum(value.numel() for value in parameters.values()),
-        "nonzero_parameters": _nonzero(list(parameters.values()), engine.device),
+        "parameters": parameters,
+        "nonzero_parameters": nonzero,
         "disk_bytes": sum(meta.nbytes for name, meta in stored.items() if name.startswith(MODEL)),
         "memory_bytes": sum(value.numel() * value.element_size() for value in held.values()),
     }
 
 
-def _nonzero(parameters: Sequence[Tensor], device: torch.device) -> int:
-    cut = sum(int(value.to_local().count_nonzero()) for value in parameters if isinstance(value, DTensor))
-    found = torch.tensor(cut, device=device)
+def _counted(engine: Engine) -> tuple[int, int]:
+    """(parameters, those that are not zero) over all ranks, tied ones once, those packed in bytes as what they stand for."""
+    counted, seen = torch.zeros(2, dtype=torch.int64), set()
+    for sub in engine.module.modules():
+        own = {key: value for key, value in sub.named_parameters(recurse=False) if id(value) not in seen}
+        seen.update(map(id, own.values()))
+        held = {key: local(value.detach()) for key, value in own.items() if isinstance(value, DTensor) or dist.get_rank() == 0}
+        for value in (sub.meant(held) if held and isinstance(sub, CompressedLayer) else held).values():
+            counted += torch.tensor([value.numel(), int(value.count_nonzero())])
+    found = counted.to(engine.device)
     dist.all_reduce(found)
-    return int(found) + sum(int(value.count_nonzero()) for value in parameters if not isinstance(value, DTensor))
+    parameters, nonzero = found.tolist()
+    return parameters, nonzero
 
 
 def latencies(run_dirs: Sequence[Path], held_out: Samples, pairs: int) -> list[dict[str, Any]]:
