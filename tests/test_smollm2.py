@@ -13,15 +13,6 @@ STEPS = 20
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache directory with the converted model."""
-    place = tmp_path_factory.mktemp("cache")
-    done = run("smollm2", cwd=place, module="trainer.fetch", timeout=900, TRAINER_CACHE=str(place))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return place
-
-
-@pytest.fixture(scope="module")
 def losses():
     """The losses of each strategy that has run."""
     return {}
@@ -29,7 +20,7 @@ def losses():
 
 @pytest.mark.large
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_fine_tuning(strategy, cache, losses, tmp_path):
+def test_fine_tuning(strategy, smollm2, losses, tmp_path):
     arguments = [
         f"strategy={strategy}",
         "launcher.nproc_per_node=2",
@@ -46,7 +37,7 @@ def test_fine_tuning(strategy, cache, losses, tmp_path):
         "model.sample_tokens=8",
         "run_dir=run",
     ]
-    done = run(*arguments, cwd=tmp_path, timeout=1800, TRAINER_CACHE=str(cache))
+    done = run(*arguments, cwd=tmp_path, timeout=1800, TRAINER_CACHE=str(smollm2))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "dequantised Q4_1" in done.stdout
     losses[strategy] = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

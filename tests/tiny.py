@@ -236,7 +236,8 @@ def train(config: Config, *, engine: Engine | None = None, first: int = 1) -> Tr
         batches.close()
     losses, norms, lrs = (list(column) for column in zip(*results, strict=True))
     evaluated = evaluate(engine, config.model, config.data.open("eval"), 2)
-    return Trained(losses, norms, lrs, parameters(engine), evaluated)
+    assert evaluated is not None
+    return Trained(losses, norms, lrs, parameters(engine), evaluated.means())
 
 
 class Exchanges(TorchDispatchMode):

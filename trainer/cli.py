@@ -20,6 +20,8 @@ from trainer.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, ConfigError,
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 PATIENCE_SECONDS = 10.0
+CHOICE = re.compile(r"^(\+{0,2})([A-Za-z_]\w*)(@[\w.]+)?=")
+"""[+]GROUP[@PACKAGE]=, or a key that has no dot."""
 WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p", "--experimental-rerun")
 
 
@@ -43,7 +45,7 @@ def normalise(arguments: Sequence[str], chosen: bool = False) -> list[str]:
         if argument.startswith("-") or before in WITH_VALUE:
             options.append(argument)
             continue
-        match = re.match(r"^(\+{0,2})([A-Za-z_]\w*)(@[\w.]+)?=", argument)
+        match = CHOICE.match(argument)
         name = match[2] if match else None
         if match and name in optional:
             argument = "+" + argument[len(match[1]) :]
@@ -51,6 +53,13 @@ def normalise(arguments: Sequence[str], chosen: bool = False) -> list[str]:
             argument = argument[len(match[1]) :]
         result.append(argument)
     return result + options
+
+
+def chosen_keys(arguments: Sequence[str]) -> list[str]:
+    """Full keys of what the group choices among `arguments` (as `normalise` gives them) put there."""
+    every = set.union(*groups())
+    matches = [match for argument in arguments if (match := CHOICE.match(argument)) and match[2] in every]
+    return [match[3].removeprefix("@") if match[3] else match[2] for match in matches]
 
 
 def main(
@@ -127,7 +136,9 @@ def _run(task: Callable[[Any], None], arguments: list[str], command: str, base: 
     from trainer.errors_config import explain
 
     Plugins.instance()  # fills the registry, whose sources are then replaced by ones that know parts
-    SourcesRegistry.instance().types.update({source.scheme(): _with_parts(source) for source in (FileConfigSource, ImportlibResourcesConfigSource)})
+    replaced = [] if base is None else chosen_keys(arguments)  # a part that is chosen does not inherit from another one's knobs
+    sources = (FileConfigSource, ImportlibResourcesConfigSource)
+    SourcesRegistry.instance().types.update({source.scheme(): _with_parts(source, base, replaced) for source in sources})
     raised: list[Exception] = []
 
     def run_task(node: DictConfig) -> None:
@@ -178,8 +189,8 @@ def _quiet() -> list[str]:
     return ["hydra/job_logging=none", "hydra/hydra_logging=none", *(f"hydra.{key}={'null' if value is None else value}" for key, value in pairs)]
 
 
-def _with_parts(source: type) -> type:
-    """A config source whose YAMLs are checked against the part that their `_target_` names."""
+def _with_parts(source: type, base: Path | None, without: Sequence[str]) -> type:
+    """A config source whose YAMLs are checked against the part that their `_target_` names; the one at `base` has not the keys `without`."""
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -193,6 +204,8 @@ def _with_parts(source: type) -> type:
                 result = super().load_config(config_path)
             except YAMLError as error:
                 raise explain_file(error, path, []) from error
+            if base is not None and Path(path).resolve() == base.resolve():
+                _remove(result.config, without)
             defaults = result.config.pop("defaults", None) if isinstance(result.config, DictConfig) else None
             try:
                 result.config = with_schemas(result.config)
@@ -206,6 +219,16 @@ def _with_parts(source: type) -> type:
             return result
 
     return PartSource
+
+
+def _remove(node: DictConfig, keys: Sequence[str]) -> None:
+    from omegaconf import OmegaConf
+
+    for key in keys:
+        section, _, last = key.rpartition(".")
+        inside = OmegaConf.select(node, section) if section else node
+        if isinstance(inside, DictConfig):
+            inside.pop(last, None)
 
 
 def _help(command: str, help_text: str) -> str:

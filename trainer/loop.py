@@ -237,7 +237,7 @@ class Evaluation(NamedTuple):
         for name, batches in self.rows.items():
             lengths = torch.tensor([len(each) for each in batches])
             found |= self.model.curves(name, torch.cat(batches), weights.repeat_interleave(lengths, dim=1))
-        return found
+        return found | self.model.following(found)
 
 
 @torch.no_grad()

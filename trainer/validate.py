@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -127,10 +128,14 @@ def check_values(config: Any) -> None:
         config.data,
         config.launcher,
         *([config.strategy] if config.strategy else []),
-        *config.compress.values(),
         *config.export.values(),
     ):
         part.validate()
+    for name, part in config.compress.items():
+        try:
+            part.validate()
+        except ConfigError as error:  # which calls it by its own name, whatever it is called in this chain
+            raise type(error)(re.sub(r"^compress\.\w+", f"compress.{name}", str(error))) from None
     if config.wandb.enabled and find_spec("wandb") is None:
         raise missing_extra("wandb", "wandb", "wandb.enabled=true")
     world_size = config.launcher.world_size(config)

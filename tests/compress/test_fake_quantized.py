@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import ranks, tiny
+from tests import ranks
 from tests.compress import small
 from tests.compress.test_quantized import CONV, LINEAR, filled, inputs
 from trainer.compress.fake_quantized import FakeQuantizedConv2d, FakeQuantizedLinear
-from trainer.compress.model import Compressed
 from trainer.compress.prune import Importance, Prune
 from trainer.compress.quantize import Kind, Quantize
 from trainer.compress.quantized import Dynamic, Int8, Static
-from trainer.strategies.accelerate import Accelerate
-from trainer.strategies.base import Strategy
-from trainer.strategies.ddp import DDP
-from trainer.strategies.deepspeed import ZeRO3
-from trainer.strategies.fsdp import FSDP, HSDP
-from trainer.strategies.single import Single
-
-STRATEGIES: dict[str, Strategy] = {"ddp": DDP(), "fsdp": FSDP(), "hsdp": HSDP(), "zero3": ZeRO3(), "accelerate": Accelerate()}
 
 
 def trained_form(original: Any, kind: Kind, sparse: bool = False) -> Any:
@@ -74,29 +64,6 @@ def prepared(kind: str, prune: bool) -> tuple[dict[str, dict[str, Any]], dict[st
         Prune(importance=Importance.magnitude, exclude=["*k_proj"]).run(now)
     change = Quantize(kind=Kind[kind], group_size=6, calibration_samples=18).prepare(now)
     return change.forms, change.values
-
-
-def learnt(kind: str, strategy: str) -> tiny.Trained:
-    """The small model, trained on this rank as `prepare` leaves it."""
-    now = small.subject(small.config())
-    forms = Quantize(kind=Kind[kind], group_size=6).prepare(now).forms
-    model = Compressed(base=small.config().model, forms=forms)
-    config = tiny.config(STRATEGIES.get(strategy, Single()), model=model, optim={"lr": 1e-3})
-    return tiny.train(dataclasses.replace(config, data=small.config().data))
-
-
-@pytest.mark.parametrize(
-    ("kind", "strategy"),
-    [
-        ("int8_dynamic", "fsdp"),
-        *(pytest.param(kind, name, marks=pytest.mark.large) for kind in ("int4", "int8_dynamic") for name in STRATEGIES),
-    ],
-)
-def test_every_strategy_trains_the_same(kind: str, strategy: str) -> None:
-    (alone,) = ranks.run(1, learnt, kind, "single", timeout=200, preload=["trainer.compress.integers"])
-    for found in ranks.run(2, learnt, kind, strategy, timeout=200, preload=["trainer.compress.integers"]):
-        assert found.losses == pytest.approx(alone.losses, rel=1e-3)  # a weight on the border between two integers falls on either side
-        assert found.losses[-1] < found.losses[0]
 
 
 def test_layers_are_prepared_with_their_ranges_and_pruned_ones_are_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -40,6 +41,16 @@ def test_the_model_that_is_loaded_computes_what_the_report_measured(trained):
                     loss += config.model.metrics(module, batch)["loss"].double().item()
                     count += config.model.count(batch)
             assert loss / count == pytest.approx(found[when]["metrics"]["loss"]["value"], rel=1e-9)
+
+
+def test_a_language_model_has_its_perplexity_with_its_interval(trained):
+    for found in reports(trained).values():
+        for when in ("before", "after"):
+            loss, perplexity = (found[when]["metrics"][name] for name in ("loss", "perplexity"))
+            assert perplexity["value"] == pytest.approx(math.exp(loss["value"]), rel=1e-9)
+            assert (perplexity["low"], perplexity["high"]) == pytest.approx((math.exp(loss["low"]), math.exp(loss["high"])), rel=1e-4)
+        before, after = (found[when]["metrics"]["perplexity"]["value"] for when in ("before", "after"))
+        assert found["difference"]["perplexity"]["value"] == pytest.approx(after - before)
 
 
 def test_sizes_are_those_of_the_model_that_is_loaded(trained):
@@ -104,6 +115,17 @@ def test_a_run_that_was_moved_is_compressed_where_it_is(trained, tmp_path, monke
     (found,) = reports(tmp_path / "moved").values()
     assert found["from"] == "moved/checkpoints/step-00000002"
     assert found["samples"] == 10
+
+
+def test_a_method_may_come_twice_under_another_name(trained, tmp_path):
+    path = copy(trained, tmp_path / "run")
+    magnitude = ["compress.prune.importance=magnitude", "compress.again.importance=magnitude", "posttrain.latency_pairs=0"]
+    chain = ["compress=[prune]", "+compress@compress.again=prune", "compress.prune.exclude=['*o_proj']", "compress.again.sparsity=0.75"]
+    assert posttrain([str(path), *chain, *magnitude]) == 0
+    found = reports(path)["prune-again"]
+    others = 2 * 32 * 16 + 3 * 16  # embedding, output and norms
+    before, after = (found[when]["nonzero_parameters"] - others for when in ("before", "after"))
+    assert after == before / 4
 
 
 @pytest.mark.large  # for the import of transformers

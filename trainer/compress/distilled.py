@@ -55,6 +55,9 @@ class Distilled(Model):
     def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
         return self.student.curves(name, rows, weights)
 
+    def following(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.student.following(means)
+
     def begin_step(self, module: nn.Module, done: float) -> None:
         self.student.begin_step(module.student, done)  # type: ignore[arg-type]
 

@@ -66,6 +66,12 @@ class Poisoned(Model):
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.model.metrics(module, batch)
 
+    def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        return self.model.curves(name, rows, weights)
+
+    def following(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.model.following(means)
+
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         self.model.initialise(module, leaf)
 

@@ -46,6 +46,9 @@ class Around(Model):
     def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
         return self.base.curves(name, rows, weights)
 
+    def following(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.base.following(means)
+
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         self.base.initialise(module, leaf)
 

@@ -83,6 +83,10 @@ class Model(Part):
         """
         raise NotImplementedError(f"{type(self).__name__}.metrics gives rows as {name!r}, of which `curves` must make metrics")
 
+    def following(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Metrics that are functions of the means of others, such as perplexity. Each is (resamples,), as the `means` are, fp64 on the CPU."""
+        return {}
+
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         """Set the initial values of the parameters and buffers that `leaf` itself owns, on the CPU.
 

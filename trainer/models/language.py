@@ -12,7 +12,7 @@ from trainer.errors import ConfigError
 from trainer.models.base import Model
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from trainer.data.base import Samples
 
@@ -55,6 +55,10 @@ class LanguageModel(Model):
         knobs = super().identity()
         del knobs["prompt"], knobs["sample_tokens"], knobs["temperature"], knobs["freeze"]
         return knobs
+
+    def following(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Perplexity: e to the mean loss of a token."""
+        return {"perplexity": means["loss"].exp()} if "loss" in means else {}
 
     @abstractmethod
     def attention_size(self, module: nn.Module) -> tuple[int, int]:
