@@ -81,6 +81,29 @@ def test_the_maps_of_words_become_their_boxes():
     assert len(boxes(faint, 0.6, 0.4, 0.4)) > 0
 
 
+class Given(nn.Module):
+    """Stands for a network that sees these maps."""
+
+    def __init__(self, maps: np.ndarray) -> None:
+        super().__init__()
+        self.maps = torch.from_numpy(maps)[None]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.maps
+
+
+def test_a_picture_says_which_boxes_are_right():
+    letters = np.array([[[x, 20], [x + 12, 20], [x + 12, 40], [x, 40]] for x in (20.0, 33, 46, 100, 113)])
+    batch = {"images": torch.rand(1, 3, 64, 160), "boxes": torch.tensor([[[20.0, 20, 58, 40], [104, 36, 129, 56], [0, 0, 0, 0]]])}
+    (picture,) = Craft(path=None, grow=0.4).pictures(Given(score_maps([letters[:3], letters[3:]], 64, 160)), batch)
+    assert torch.equal(picture.image, batch["images"][0])
+    assert picture.wanted.tolist() == batch["boxes"][0, :2].tolist()
+    left = picture.found[:, 0] < 80
+    assert left.sum() == 1
+    assert picture.right.tolist() == left.tolist()  # the other word is found 16 pixels above where it is
+    assert (picture.found[:, 4].diff() <= 0).all()
+
+
 @pytest.mark.parametrize(
     ("knobs", "what"),
     [

@@ -35,7 +35,8 @@ class Pair(nn.Module):
         labels = taught["labels"]
         share = self.knobs.weight
         if labels.is_floating_point():
-            return (1 - share) * _squares(mine, labels) + share * _squares(mine, theirs)
+            valid = self.knobs.student.valid(labels)
+            return (1 - share) * _squares(mine, labels, valid) + share * _squares(mine, theirs, valid)
         return (1 - share) * _cross_entropy(mine, labels) + share * divergence(mine, theirs, labels, self.knobs.temperature)
 
 
@@ -53,6 +54,6 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return summed_cross_entropy(logits, labels)
 
 
-def _squares(outputs: Tensor, wanted: Tensor) -> Tensor:
+def _squares(outputs: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
     wide = torch.promote_types(outputs.dtype, torch.float32)
-    return F.mse_loss(outputs.to(wide).flatten(), wanted.to(wide).flatten(), reduction="sum")
+    return ((outputs.to(wide).flatten() - wanted.to(wide).flatten()).square() * valid.flatten()).sum()

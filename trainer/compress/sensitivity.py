@@ -22,6 +22,7 @@ from trainer.loader import to_device
 Ratios = dict[str, float]
 Told = dict[str, dict[str, float]]
 RATIO = 0.2  # where nothing is asked
+NOISE = 1e-3  # a smaller rise of the loss, on a few samples, tells nothing: then what saves most goes first
 STEP = 0.0625  # of a layer's channels, by which the search goes on
 
 
@@ -132,7 +133,7 @@ def cheapest_first(plan: Plan, scanned: Mapping[str, Sequence[float]], knobs: Pr
                 continue
             saved = now - macs(plan, {**ratios, group.name: following}, knobs)
             cost = _between(scanned[group.name], knobs.scan_ratios, following) - _between(scanned[group.name], knobs.scan_ratios, ratios[group.name])
-            price = max(cost, 0.0) / saved
+            price = max(cost, NOISE) / saved
             if best is None or price < best[0]:
                 best = (price, group, following)
         if best is None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainer.data.base import Samples
+    from trainer.models.picture import Picture
 
 
 @dataclass(kw_only=True)
@@ -40,6 +41,9 @@ class Around(Model):
     def count(self, batch: Mapping[str, Tensor]) -> int:
         return self.base.count(batch)
 
+    def valid(self, labels: Tensor) -> Tensor:
+        return self.base.valid(labels)
+
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.base.metrics(module, batch)
 
@@ -48,6 +52,9 @@ class Around(Model):
 
     def following(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.base.following(means)
+
+    def pictures(self, module: nn.Module, batch: Mapping[str, Tensor]) -> list[Picture]:
+        return self.base.pictures(module, batch)
 
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         self.base.initialise(module, leaf)

@@ -19,15 +19,24 @@ def rows(found: Sequence[Tensor], wanted: Tensor) -> Tensor:
     found: for each picture (boxes, 5): left, top, right, bottom, score; wanted: (pictures, boxes, 4), those without area are none.
     """
     made = []
-    for boxes, truth in zip(found, wanted.cpu().to(torch.float64), strict=True):
-        truth = truth[area(truth) > 0]
-        boxes = boxes.to(torch.float64)
-        boxes = boxes[boxes[:, 4].sort(descending=True, stable=True).indices][:MOST]
+    for each, true in zip(found, wanted, strict=True):
+        boxes, truth, right = judged(each, true)
         own = torch.zeros(len(truth), 2 + len(IOUS), dtype=torch.float64)
         own[:, 0] = 1
-        right = matched(iou(boxes[:, :4], truth))
         made += [own, torch.cat([torch.zeros(len(boxes), 1, dtype=torch.float64), boxes[:, 4:], right.to(torch.float64)], dim=1)]
     return torch.cat(made)
+
+
+def judged(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one picture, in fp64: the boxes found that count, the surest first; the true ones; and which of those found are right, (boxes, len(IOUS)).
+
+    found: (boxes, 5); wanted: (boxes, 4).
+    """
+    truth = wanted.cpu().to(torch.float64)
+    truth = truth[area(truth) > 0]
+    boxes = found.to(torch.float64)
+    boxes = boxes[boxes[:, 4].sort(descending=True, stable=True).indices][:MOST]
+    return boxes, truth, matched(iou(boxes[:, :4], truth))
 
 
 def area(boxes: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainer.data.base import Samples
+    from trainer.models.picture import Picture
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ class Model(Part):
         labels = batch["labels"]
         return labels.shape[0] if labels.is_floating_point() else int((labels != IGNORE).sum())
 
+    def valid(self, labels: Tensor) -> Tensor:
+        """Of the shape of `labels`, which of them the loss counts."""
+        return (labels != IGNORE) | labels.is_floating_point()
+
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sums over the valid elements of `batch` for evaluation; each is divided by the count.
 
@@ -86,6 +91,10 @@ class Model(Part):
     def following(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Metrics that are functions of the means of others, such as perplexity. Each is (resamples,), as the `means` are, fp64 on the CPU."""
         return {}
+
+    def pictures(self, module: nn.Module, batch: Mapping[str, Tensor]) -> list[Picture]:
+        """What `module` finds in each sample of `batch`, to be looked at in a report; none: it is nothing that can be drawn."""
+        return []
 
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         """Set the initial values of the parameters and buffers that `leaf` itself owns, on the CPU.

@@ -14,6 +14,8 @@ from trainer.models.base import Model
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from trainer.models.picture import Picture
+
 WEIGHTS = "model.safetensors"
 STRIDE = 16  # of the deepest features
 
@@ -64,26 +66,39 @@ class Craft(Model):
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Squared error of both maps, summed over the pixels that are valid."""
-        return _squares(self.outputs(module, batch), batch["labels"])
+        return self._squares(self.outputs(module, batch), batch["labels"])
 
     def outputs(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """(batch, 2, height / 2, width / 2): region and affinity scores."""
         return module(batch["images"])
 
     def count(self, batch: Mapping[str, Tensor]) -> int:
-        return int(_valid(batch["labels"]).sum())
+        return int(self.valid(batch["labels"]).sum())
+
+    def valid(self, labels: Tensor) -> Tensor:
+        return labels >= 0  # those that are not have IGNORE
 
     def metrics(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss, and the rows that `curves` makes average precision of."""
         from trainer.models.average_precision import rows
 
         maps = self.outputs(module, batch)
-        return {"loss": _squares(maps, batch["labels"]), "boxes": rows(self.detections(maps), batch["boxes"])}
+        return {"loss": self._squares(maps, batch["labels"]), "boxes": rows(self.detections(maps), batch["boxes"])}
 
     def curves(self, name: str, rows: Tensor, weights: Tensor) -> dict[str, Tensor]:
         from trainer.models.average_precision import average_precisions
 
         return average_precisions(rows, weights)
+
+    def pictures(self, module: nn.Module, batch: Mapping[str, Tensor]) -> list[Picture]:
+        from trainer.models.average_precision import judged
+        from trainer.models.picture import Picture
+
+        drawn = []
+        for image, found, wanted in zip(batch["images"], self.detections(self.outputs(module, batch)), batch["boxes"], strict=True):
+            boxes, truth, right = judged(found, wanted)
+            drawn.append(Picture(image, truth, boxes, right[:, 0]))
+        return drawn
 
     def detections(self, maps: Tensor) -> list[Tensor]:
         """For each picture (boxes, 5): left, top, right, bottom in pixels of the picture, and score."""
@@ -120,13 +135,8 @@ class Craft(Model):
     def title(self) -> str:
         return "CRAFT"
 
+    def _squares(self, maps: Tensor, labels: Tensor) -> Tensor:
+        import torch
 
-def _valid(labels: Tensor) -> Tensor:
-    return labels >= 0  # those that are not have IGNORE
-
-
-def _squares(maps: Tensor, labels: Tensor) -> Tensor:
-    import torch
-
-    wide = torch.promote_types(maps.dtype, torch.float32)
-    return ((maps.to(wide) - labels.to(wide)).square() * _valid(labels)).sum()
+        wide = torch.promote_types(maps.dtype, torch.float32)
+        return ((maps.to(wide) - labels.to(wide)).square() * self.valid(labels)).sum()

@@ -13,6 +13,7 @@ from trainer.errors import ConfigError
 
 COMPRESSED = "compressed"
 COMPRESS, INDEX = "compress.json", "index.html"
+PICTURES = "pictures.json"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from trainer.data.base import Sample, Samples
 from trainer.errors import ConfigError, RunError
 from trainer.loop import Evaluation, evaluate
 from trainer.models.base import Model
-from trainer.posttrain import macs, values
+from trainer.models.picture import Picture
+from trainer.posttrain import macs, seen, values
 from trainer.posttrain.bootstrap import Estimate, estimates
 from trainer.posttrain.latency import side_by_side
 from trainer.posttrain.load import load
@@ -30,6 +31,7 @@ from trainer.sections import Precision
 from trainer.strategies.engine import Engine
 
 BATCHES = (1, 32)
+PICTURES = 3
 
 
 class Spread(Samples):
@@ -54,7 +56,7 @@ class Spread(Samples):
 
 
 def measured(models: Sequence[tuple[Model, Path]], config: Config, held_out: Samples, device: torch.device) -> dict[str, Any]:
-    """Figures "before" and "after" of two checkpoints, "difference" of each metric with its interval, and "quality_loss". A collective.
+    """Figures "before" and "after" of two checkpoints, "difference" of each metric with its interval, "quality_loss", and "pictures". A collective.
 
     In the dtype of the values in the checkpoint, whatever they were trained in: what `load` gives back computes the same.
     """
@@ -62,6 +64,7 @@ def measured(models: Sequence[tuple[Model, Path]], config: Config, held_out: Sam
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=Precision.fp32))
     evaluations: list[Evaluation] = []
     figures: list[dict[str, Any]] = []
+    looks: list[list[Picture]] = []
     for model, path in models:
         engine = values.without_values(model, config, held_out, device)
         values.load(engine, path)
@@ -70,6 +73,7 @@ def measured(models: Sequence[tuple[Model, Path]], config: Config, held_out: Sam
         evaluations.append(found)
         counted = macs.count(engine, model, held_out.batch([0]))
         figures.append({**sizes(engine, path), "macs": counted.macs, "macs_leave_out": counted.left_out})
+        looks.append(seen.look(engine, model, Spread(held_out, PICTURES)))
     before, after, difference = estimates(evaluations)
     quality = config.posttrain.quality
     check_quality(quality, before)
@@ -87,6 +91,7 @@ def measured(models: Sequence[tuple[Model, Path]], config: Config, held_out: Sam
         "quality": quality,
         "higher_is_better": config.posttrain.higher_is_better,
         "quality_loss": loss,
+        "pictures": seen.beside(*looks),
     }
 
 

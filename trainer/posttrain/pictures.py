@@ -6,6 +6,7 @@ import html
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trainer.report.curves import BOTTOM, COLUMNS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, linear_ticks
 
@@ -15,7 +16,14 @@ STYLE = """
 svg text.name { fill: var(--text); } tr.best > th { color: var(--good); font-weight: 600; }
 .scroll .index { min-width: 1060px; } .index th, .index td { overflow-wrap: normal; } .index tbody th { width: auto; } .index small { display: block; }
 .note { color: var(--quiet); font-size: .9rem; }
+.box { stroke-width: 2; } .halo { stroke: #000; stroke-width: 4; stroke-opacity: .6; }
+.true { stroke: #fff; stroke-dasharray: 4 3; } .right { stroke: #3fdc63; } .wrong { stroke: #ff5a4f; }
+.key .true { border-top-style: dashed; border-color: var(--quiet); } .key .right { border-color: #3fdc63; } .key .wrong { border-color: #ff5a4f; }
 """
+BOXES = (
+    '<p class="keys"><span class="key"><i class="true"></i>true</span><span class="key"><i class="right"></i>found, right (IoU at least 0.5)</span>'
+    '<span class="key"><i class="wrong"></i>found, wrong</span></p>'
+)
 NAMES, ROW = 230, 34  # width of the names beside bars, and the height of a bar with its gap
 
 
@@ -97,6 +105,18 @@ def scatter(title: str, points: Sequence[Point], show_x: Callable[[float], str],
     return _figure(title, height, parts, f"on the front: {', '.join(point.label for point in best)}")
 
 
+def boxes(title: str, seen: Mapping[str, Any], when: str) -> str:
+    """A sample of pictures.json with its true boxes and those found, `when`: before or after."""
+    width, height = seen["width"], seen["height"]
+    kinds = {"true": seen["wanted"], "wrong": [box for box in seen[when] if not box[-1]], "right": [box for box in seen[when] if box[-1]]}
+    parts = [f'<image href="{html.escape(seen["image"])}" width="{width}" height="{height}"/>']
+    for kind, found in kinds.items():
+        if outlines := "".join(f"M{box[0]:.1f} {box[1]:.1f}H{box[2]:.1f}V{box[3]:.1f}H{box[0]:.1f}Z" for box in found):
+            parts += [f'<path class="halo" d="{outlines}"/>', f'<path class="box {kind}" d="{outlines}"/>']
+    words = f"{len(kinds['right'])} of {len(kinds['true'])} found; {len(kinds['wrong'])} wrong"
+    return _figure(title, height, parts, words, width)
+
+
 def _down(value: float, ticks: Sequence[float]) -> float:
     return TOP + (ticks[-1] - value) / (ticks[-1] - ticks[0]) * (HEIGHT - TOP - BOTTOM)
 
@@ -105,9 +125,9 @@ def _across(tick: float, y: float, said: str) -> str:
     return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{html.escape(said)}</text>'
 
 
-def _figure(title: str, height: float, parts: Sequence[str], words: str) -> str:
+def _figure(title: str, height: float, parts: Sequence[str], words: str, width: float = WIDTH) -> str:
     label = html.escape(f"{title}. {words}")
     return (
-        f'<figure class="chart"><h3>{html.escape(title)}</h3><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+        f'<figure class="chart"><h3>{html.escape(title)}</h3><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
         f"<figcaption>{html.escape(words)}</figcaption></figure>"
     )

@@ -1,4 +1,4 @@
-"""What a chain of compressions has come to, as lines for a terminal and as a page. Both are functions of compress.json and export.json alone."""
+"""What a chain of compressions has come to, as lines for a terminal and as a page. Both are functions of compress.json, pictures.json and export.json alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.export import told
 from trainer.posttrain import pictures
-from trainer.posttrain.chains import COMPRESS, Chain
+from trainer.posttrain.chains import COMPRESS, PICTURES, Chain
 from trainer.report.style import STYLE
 from trainer.units import aligned, count, size
 from trainer.writing import write_whole
@@ -67,14 +67,14 @@ def left(found: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def write(run_dir: Path) -> Path:
-    """Write `run_dir`/report.html from its compress.json, and return its path."""
-    found = json.loads((run_dir / COMPRESS).read_text(encoding="utf-8"))
+    """Write `run_dir`/report.html from what is told there, and return its path."""
+    found, seen = (json.loads((run_dir / name).read_text(encoding="utf-8")) for name in (COMPRESS, PICTURES))
     path = run_dir / REPORT
-    write_whole(path, page(run_dir.name, found, told.exports(run_dir)))
+    write_whole(path, page(run_dir.name, found, seen, told.exports(run_dir)))
     return path
 
 
-def page(name: str, found: Mapping[str, Any], exported: Mapping[str, Any] | None = None) -> str:
+def page(name: str, found: Mapping[str, Any], seen: Sequence[Mapping[str, Any]] = (), exported: Mapping[str, Any] | None = None) -> str:
     """The page: one file, without scripts."""
     quality = f"{found['quality']} {_worse(found['quality_loss'])} on {found['samples']:,} samples"
     drawn = [pictures.ratios("What is left", left(found))]
@@ -88,6 +88,9 @@ def page(name: str, found: Mapping[str, Any], exported: Mapping[str, Any] | None
         *(f'<p class="note">{html.escape(note)}</p>' for note in notes(found)),
         f'<h2>Pictures</h2><div class="charts">{"".join(drawn)}</div>',
     ]
+    if seen:
+        shown = "".join(pictures.boxes(f"sample {number}, {when}", one, when) for number, one in enumerate(seen, 1) for when in ("before", "after"))
+        sections.append(f'<h2>What is found</h2>{pictures.BOXES}<div class="charts">{shown}</div>')
     if exported:
         sections.append(f"<h2>Exported files</h2>{table(told.HEAD, told.rows(exported))}")
     for method, layers in found["layers"].items():

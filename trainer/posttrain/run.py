@@ -19,7 +19,7 @@ from trainer.compress.base import Compressor, FineTune
 from trainer.errors import ConfigError, RunError
 from trainer.models.base import Model
 from trainer.posttrain import index
-from trainer.posttrain.chains import COMPRESS, COMPRESSED
+from trainer.posttrain.chains import COMPRESS, COMPRESSED, PICTURES
 from trainer.posttrain.report import export_lines, lines, write
 from trainer.writing import write_whole
 
@@ -82,7 +82,9 @@ def _compressed(config: Config, run_dir: Path, source: Path) -> None:
         tune = config.compress[names[0]].training()
         if tune.steps:
             number += 1
-            at = _launched(stage, PREPARE, at, out / "stages" / f"{number}-{names[0]}")
+            place = out / "stages" / f"{number}-{names[0]}"
+            at = _launched(stage, PREPARE, at, place)
+            told |= _read(place / LAYERS)
             at = _trained(stage, tune, source, at, out / "stages" / f"{number}-{names[0]}-trained")
         number += 1
         place = out if last else out / "stages" / f"{number}-{'-'.join(names)}"
@@ -90,7 +92,9 @@ def _compressed(config: Config, run_dir: Path, source: Path) -> None:
         told |= _read(place / LAYERS)
     config.launcher.launch(_on(config, source, out), MEASURE)
     chain = {name: configs.to_plain(part) for name, part in config.compress.items()}
-    found = {"from": str(source), "made": str(at), "chain": chain, **_read(out / FIGURES), "layers": told}
+    figures = _read(out / FIGURES)
+    write_whole(out / PICTURES, json.dumps(figures.pop("pictures")))
+    found = {"from": str(source), "made": str(at), "chain": chain, **figures, "layers": told}
     write_whole(out / COMPRESS, json.dumps(found, indent=1))
     print("\n".join(lines(found)))
     print(f"compressed model {out}\nreport {write(out)}\nall of this run {index.write(run_dir)}")

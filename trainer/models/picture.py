@@ -1,0 +1,23 @@
+"""What a model sees in one sample, for people to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with boxes: left, top, right, bottom in its pixels."""
+
+    image: Tensor
+    """(3, height, width) in [0, 1]."""
+    wanted: Tensor
+    """(true boxes, 4)."""
+    found: Tensor
+    """(boxes, 5): with a score, the surest first."""
+    right: Tensor
+    """(boxes,): whether a box covers a true one, that no surer box has taken, at an IoU of 0.5 or more."""
