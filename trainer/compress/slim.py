@@ -30,6 +30,12 @@ class Slim(Around):
             _resize(layer, *widths)
         return module
 
+    def weights(self) -> None:
+        """None: those of `base` have other widths."""
+
+    def hugging_face(self, spec: Mapping[str, Any]) -> None:
+        """None: there are no such models there."""
+
     def identity(self) -> dict[str, Any]:
         return {"base": self.base.identity(), "widths": self.widths}
 

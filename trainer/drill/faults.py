@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainer.bad_steps import BAD_STEPS
 from trainer.checkpoint.directory import MANIFEST, directory, newest_step, sha256
-from trainer.config import Config, to_plain
+from trainer.config import Config
 from trainer.drill import disk
 from trainer.drill.outcome import Outcome, compare, count_lost, skipped_once
 from trainer.drill.poisoned import Poisoned
@@ -198,7 +198,7 @@ def full_disk(plan: Plan, run: Run, rng: random.Random, outcome: Outcome) -> Non
 def nan(plan: Plan, run: Run, rng: random.Random, outcome: Outcome) -> None:
     """A loss that is NaN at a random step on a random rank. The weights cannot be the uninterrupted run's: one step is missing."""
     rank, at = rng.randrange(plan.ranks), rng.randint(2, plan.steps - 1)
-    model = Poisoned(inner=to_plain(run.config.model), run_dir=str(run.run_dir), at=at, on_rank=rank)
+    model = Poisoned(base=run.config.model, run_dir=str(run.run_dir), at=at, on_rank=rank)
     train = dataclasses.replace(run.config.train, max_bad_steps=max(1, run.config.train.max_bad_steps))
     outcome.done = f"the loss of rank {rank} is NaN in step {at}, train.max_bad_steps={train.max_bad_steps}"
     run.start(dataclasses.replace(run.config, model=model, train=train))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from trainer.models.base import Model
+from trainer.models.base import HuggingFaceForm, Model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,8 +29,17 @@ class Around(Model):
     def check(self, spec: Mapping[str, Any]) -> None:
         self.base.check(spec)
 
+    def identity(self) -> dict[str, Any]:
+        return self.base.identity()
+
+    def build(self, spec: Mapping[str, Any]) -> nn.Module:
+        return self.base.build(spec)
+
     def blocks(self, module: nn.Module) -> Sequence[nn.Module]:
         return self.base.blocks(module)
+
+    def begin_step(self, module: nn.Module, done: float) -> None:
+        self.base.begin_step(module, done)
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return self.base.loss(module, batch)
@@ -59,6 +68,9 @@ class Around(Model):
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         self.base.initialise(module, leaf)
 
+    def weights(self) -> Callable[[str], Tensor] | None:
+        return self.base.weights()
+
     def decays(self, name: str, parameter: Tensor, owner: nn.Module) -> bool:
         return self.base.decays(name, parameter, owner)
 
@@ -67,6 +79,12 @@ class Around(Model):
 
     def flops(self, module: nn.Module, spec: Mapping[str, Any]) -> tuple[float, str]:
         return self.base.flops(module, spec)
+
+    def hugging_face(self, spec: Mapping[str, Any]) -> HuggingFaceForm | None:
+        return self.base.hugging_face(spec)
+
+    def title(self) -> str:
+        return self.base.title()
 
     def sample(self, module: nn.Module, samples: Samples, device: Any) -> str | None:
         return self.base.sample(module, samples, device)
