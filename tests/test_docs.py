@@ -48,8 +48,8 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
 def slow(page: Path, command: str) -> bool:
-    """Whole rehearsals and proofs; the README's own proof is no slow one."""
-    return command.startswith(("python -m trainer.drill", "python -m trainer.prove")) and page.name != "README.md"
+    """Whole rehearsals, proofs and exports; the README's own proof is no slow one."""
+    return "export=" in command or (command.startswith(("python -m trainer.drill", "python -m trainer.prove")) and page.name != "README.md")
 
 
 def test_there_are_commands():
