@@ -48,10 +48,11 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
 def slow(page: Path, command: str) -> bool:
-    """Whole rehearsals and proofs, and strategies that other tests start in the same way; the README's own proof is no slow one."""
-    if page.name == "README.md":
+    """Whole rehearsals, proofs and exports, strategies that other tests start in the same way, and the published detector, which is downloaded."""
+    if page.name == "README.md":  # its own proof is no slow one
         return False
-    return command.startswith(("python -m trainer.drill", "python -m trainer.prove", "python -m trainer +strategy=hsdp", "python -m trainer +strategy=zero"))
+    known = ("python -m trainer.drill", "python -m trainer.prove", "python -m trainer +strategy=hsdp", "python -m trainer +strategy=zero")
+    return page.name == "detector.md" or "export=" in command or command.startswith(known)
 
 
 def test_there_are_commands():

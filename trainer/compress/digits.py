@@ -30,18 +30,28 @@ def pack(kind: Kind, digits: Tensor) -> Tensor:
 
 def unpack(kind: Kind, packed: Tensor, inputs: int) -> Tensor:
     """(rows, inputs) of int8: what `pack` was given."""
-    words = _words(kind, packed.device).index_select(0, packed.flatten().to(torch.int32))
-    return words.view(torch.int8).view(len(packed), packed.shape[1] * DIGITS[kind][0])[:, :inputs]
+    count, places = DIGITS[kind][0], packed.flatten().to(torch.int32)
+    table, shape = _table(kind, packed.device), (len(packed), packed.shape[1] * count)
+    if torch.compiler.is_exporting():  # other runtimes cannot take bytes for a word
+        return table.index_select(0, places).view(shape)[:, :inputs]
+    return table.view(WORDS[count]).flatten().index_select(0, places).view(torch.int8).view(shape)[:, :inputs]
 
 
 def _shifts(count: int, device: torch.device) -> Tensor:
     return torch.arange(count, dtype=torch.int32, device=device) * (8 // count)
 
 
-@functools.cache
-def _words(kind: Kind, device: torch.device) -> Tensor:
-    """(256,): for each byte its digits as the bytes of one integer."""
+def _made(kind: Kind) -> Tensor:
+    """(256, digits in a byte) of int8: those of each byte."""
     count, values = DIGITS[kind]
-    codes = 2 ** (8 // count)
+    codes, device = 2 ** (8 // count), torch.device("cpu")
     meant = torch.tensor([*values, *[0] * (codes - len(values))], dtype=torch.int8, device=device)  # the fourth of two bits is never written
-    return meant[(torch.arange(256, device=device).unsqueeze(1) >> _shifts(count, device)) & (codes - 1)].view(WORDS[count]).flatten()
+    return meant[(torch.arange(256, device=device).unsqueeze(1) >> _shifts(count, device)) & (codes - 1)]
+
+
+TABLES = {kind: _made(kind) for kind in DIGITS}  # not in the first pass, which may be one over tensors without values
+
+
+@functools.cache
+def _table(kind: Kind, device: torch.device) -> Tensor:
+    return TABLES[kind].to(device)

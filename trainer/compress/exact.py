@@ -68,14 +68,20 @@ class Window(NamedTuple):
         outputs, channels, *kernel = weight.shape
         flat = weight.permute(0, 2, 3, 1).reshape(outputs, -1)
         size = [(padded.shape[2 + i] - self.dilation[i] * (kernel[i] - 1) - 1) // self.stride[i] + 1 for i in (0, 1)]
-        at_once = max(1, PATCHES // (size[0] * size[1] * flat.shape[1]))
-        found = torch.empty((len(padded), *size, outputs), dtype=torch.int32, device=padded.device)
-        for images, out in zip(padded.split(at_once), found.split(at_once), strict=True):
+
+        def of(images: Tensor) -> Tensor:
             last = images.permute(0, 2, 3, 1).contiguous()  # patches are then copied whole rows of channels at a time
             image, *steps, _ = last.stride()
             strides = (image, *(steps[i] * self.stride[i] for i in (0, 1)), *(steps[i] * self.dilation[i] for i in (0, 1)), 1)
             patches = last.as_strided((len(images), *size, *kernel, channels), strides).reshape(-1, flat.shape[1])
-            out.copy_(product(patches, flat).view_as(out))
+            return product(patches, flat).view(len(images), *size, outputs)
+
+        if torch.compiler.is_exporting():  # for any number of images
+            return of(padded).permute(0, 3, 1, 2)
+        at_once = max(1, PATCHES // (size[0] * size[1] * flat.shape[1]))
+        found = torch.empty((len(padded), *size, outputs), dtype=torch.int32, device=padded.device)
+        for images, out in zip(padded.split(at_once), found.split(at_once), strict=True):
+            out.copy_(of(images))
         return found.permute(0, 3, 1, 2)
 
 

@@ -135,6 +135,8 @@ def pack4(digits: Tensor) -> Tensor:
 
 def unpack4(packed: Tensor, dtype: torch.dtype) -> Tensor:
     """(rows, inputs): what `pack4` was given."""
+    if torch.compiler.is_exporting():
+        packed = packed.to(torch.int32)  # other runtimes cannot shift a byte
     return torch.stack((packed & 15, packed >> 4), 2).flatten(1).to(dtype)
 
 

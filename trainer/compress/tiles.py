@@ -6,7 +6,6 @@ each tile d of inputs, tiles overlapping by two, and each kernel g, summed over 
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import torch
@@ -119,10 +118,13 @@ def multiplications(tile: int, size: tuple[int, int]) -> tuple[int, int]:
 
 def _both_ways(which: str, tile: int, like: Tensor) -> Tensor:
     """The transform of both dimensions of a tile that is laid out flat."""
-    return _kron(which, tile).to(like)
+    return KRONECKER[tile, which].to(like)
 
 
-@functools.cache
-def _kron(which: str, tile: int) -> Tensor:
-    matrix = torch.tensor(getattr(TRANSFORMS[tile], which), dtype=torch.float64, device="cpu")
+def _kronecker(rows: list[list[float]]) -> Tensor:
+    matrix = torch.tensor(rows, dtype=torch.float64, device="cpu")
     return torch.kron(matrix, matrix)
+
+
+# Not in the first pass, which may be one over tensors without values.
+KRONECKER = {(tile, which): _kronecker(rows) for tile, transforms in TRANSFORMS.items() for which, rows in transforms._asdict().items()}

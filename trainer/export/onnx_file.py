@@ -42,6 +42,7 @@ def write(traced: Traced, path: Path) -> None:
                 output_names=["outputs"],
                 optimize=False,
                 verbose=False,
+                custom_translation_table={torch.ops.aten._int_mm.default: _integer_product},
             )
     except torch.onnx.OnnxExporterError as error:
         raise RunError(f"export=onnx: this model has no ONNX form: {_cause(error)}") from error
@@ -107,6 +108,13 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _integer_product(a: Any, b: Any) -> Any:
+    """What ONNX has for `torch._int_mm`, for which the exporter has no translation."""
+    from onnxscript import opset18
+
+    return opset18.MatMulInteger(a, b)
 
 
 def _folds(node: Any) -> bool | None:
