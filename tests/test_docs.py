@@ -26,6 +26,9 @@ SMALL = [
 ]
 """Appended to a command that trains the default model on text; its own keys come first, so these win."""
 
+SMALL_DETECTOR = ["data.height=64", "data.width=64", "data.words=3", "data.largest=32", "data.samples=16", "data.eval_samples=4", "posttrain.latency_pairs=0"]
+"""Likewise to one that brings in the published detector."""
+
 ELSEWHERE = {
     "make train": "test_make.py, large",
     "make test": "what runs this",
@@ -48,8 +51,8 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
 def slow(page: Path, command: str) -> bool:
-    """Whole rehearsals and proofs; the README's own proof is no slow one."""
-    return command.startswith(("python -m trainer.drill", "python -m trainer.prove")) and page.name != "README.md"
+    """Whole rehearsals and proofs (the README's own proof is no slow one), and the published detector, which is downloaded."""
+    return page.name == "detector.md" or (page.name != "README.md" and command.startswith(("python -m trainer.drill", "python -m trainer.prove")))
 
 
 def test_there_are_commands():
@@ -98,5 +101,7 @@ def small(words: list[str]) -> list[str]:
         return []
     if "launcher.nnodes" in given or "launcher.address" in given:
         return ["--cfg", "job"]  # needs other machines: composed and checked
+    if "experiment" in given:
+        return [key for key in SMALL_DETECTOR if key.split("=")[0] not in given]
     keys = SMALL if given.isdisjoint({"model", "data"}) else SMALL[:2]
     return [key for key in keys if key.split("=")[0] not in given]
