@@ -102,6 +102,8 @@ def small(words: list[str]) -> list[str]:
     if "launcher.nnodes" in given or "launcher.address" in given:
         return ["--cfg", "job"]  # needs other machines: composed and checked
     if "experiment" in given:
-        return [key for key in SMALL_DETECTOR if key.split("=")[0] not in given]
+        pruned = ["compress.prune_structured.finetune.steps=2", "compress.prune_structured.scan_ratios=[0.5]"]
+        short = pruned if "experiment=pruned_detector" in words else []
+        return [*(key for key in SMALL_DETECTOR if key.split("=")[0] not in given), *short]
     keys = SMALL if given.isdisjoint({"model", "data"}) else SMALL[:2]
     return [key for key in keys if key.split("=")[0] not in given]
