@@ -22,6 +22,8 @@ class FixedNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """In the dtype of the statistics, which sharding in mixed precision leaves as they are while it casts the parameters."""
         assert self.running_mean is not None
+        if self.weight.dtype == self.running_mean.dtype:
+            return super().forward(input)
         weight, bias = (value.to(self.running_mean.dtype) for value in (self.weight, self.bias))
         return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, eps=self.eps)
 
