@@ -26,6 +26,9 @@ SMALL = [
 ]
 """Appended to a command that trains the default model on text; its own keys come first, so these win."""
 
+SMALL_DETECTOR = ["data.height=64", "data.width=64", "data.words=3", "data.largest=32", "data.samples=16", "data.eval_samples=4", "posttrain.latency_pairs=0"]
+"""Likewise to one that brings in the published detector."""
+
 ELSEWHERE = {
     "make train": "test_make.py, large",
     "make test": "what runs this",
@@ -101,5 +104,9 @@ def small(words: list[str]) -> list[str]:
         return []
     if "launcher.nnodes" in given or "launcher.address" in given:
         return ["--cfg", "job"]  # needs other machines: composed and checked
+    if "experiment" in given:
+        pruned = ["compress.prune_structured.finetune.steps=2", "compress.prune_structured.scan_ratios=[0.5]"]
+        short = pruned if "experiment=pruned_detector" in words else []
+        return [*(key for key in SMALL_DETECTOR if key.split("=")[0] not in given), *short]
     keys = SMALL if given.isdisjoint({"model", "data"}) else SMALL[:2]
     return [key for key in keys if key.split("=")[0] not in given]

@@ -62,6 +62,17 @@ def test_normalisation_keeps_its_statistics_in_training():
     assert all(torch.equal(value, before[name]) for name, value in module.named_buffers())
 
 
+def test_parameters_may_be_of_another_dtype_than_statistics():
+    torch.manual_seed(0)
+    module = Craft(path=None, channels=4).build(SPEC)
+    x = torch.rand(2, 3, 48, 64)
+    wanted = module(x)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    assert module(x).dtype == torch.bfloat16
+    torch.testing.assert_close(module(x).float(), wanted, rtol=0.02, atol=0.02)
+
+
 def test_flops_are_those_that_torch_counts():
     model = Craft(path=None, channels=4)
     module = model.build(SPEC)

@@ -19,6 +19,14 @@ class FixedNorm(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
+    def forward(self, input: Tensor) -> Tensor:
+        """In the dtype of the statistics, which sharding in mixed precision leaves as they are while it casts the parameters."""
+        assert self.running_mean is not None
+        if self.weight.dtype == self.running_mean.dtype:
+            return super().forward(input)
+        weight, bias = (value.to(self.running_mean.dtype) for value in (self.weight, self.bias))
+        return F.batch_norm(input, self.running_mean, self.running_var, weight, bias, eps=self.eps)
+
 
 class Backbone(nn.Module):
     """VGG16 with batch normalisation (Simonyan and Zisserman 2014, arXiv:1409.1556), cut where features are taken; `slice5` stands for its linear layers.
