@@ -29,8 +29,8 @@ SMALL = (1, 64)
 
 def run(options: Options, directory: Path) -> Table:
     """Every chain on every number of ranks."""
-    told, *size = MODELS[options.quick]
-    models = [_make(*SMALL, directory / "small"), _make(*size, directory / "model")]
+    told, layers, dim = MODELS[options.quick]
+    models = [_make(SMALL[0], SMALL[1], directory / "small"), _make(layers, dim, directory / "model")]
     rows = [row for chain in CHAINS for row in measure(chain, told, models, options, directory)]
     notes = (
         "How much more resident memory the rank that needs most takes at its peak than for a model of next to nothing, from reading the checkpoint to",
