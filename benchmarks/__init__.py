@@ -1,1 +1,1 @@
-"""Ratios measured side by side: `python -m benchmarks [step peers startup cli save packed winograd]` (docs/benchmarks.md)."""
+"""Ratios measured side by side: `python -m benchmarks [step peers startup cli save packed winograd shards]` (docs/benchmarks.md)."""
