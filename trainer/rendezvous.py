@@ -124,7 +124,7 @@ def _meet(here: dist.Store, rank: int, world_size: int, seconds: float, asked: S
     if here.get(VERDICT) == STOP.encode():
         here.add(TOLD, 1)
         if rank == 0:
-            _wait(lambda: here.add(TOLD, 0) >= here.add(ARRIVED, 0), FAREWELL_SECONDS, ())
+            _wait(lambda: here.add(TOLD, 0) >= world_size, FAREWELL_SECONDS, ())  # also those that are just coming: they would find it gone
         raise stopped()
 
 
