@@ -48,10 +48,12 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
 def slow(page: Path, command: str) -> bool:
-    """Whole rehearsals and proofs, and strategies that other tests start in the same way; the README's own proof is no slow one."""
+    """Whole rehearsals and proofs, and strategies and sweeps that other tests start in the same way; the README's own proof is no slow one."""
     if page.name == "README.md":
         return False
-    return command.startswith(("python -m trainer.drill", "python -m trainer.prove", "python -m trainer +strategy=hsdp", "python -m trainer +strategy=zero"))
+    return command.startswith(
+        ("python -m trainer.drill", "python -m trainer.prove", "python -m trainer -m", "python -m trainer +strategy=hsdp", "python -m trainer +strategy=zero")
+    )
 
 
 def test_there_are_commands():
