@@ -120,7 +120,7 @@ def one_process() -> dict[str, Trained]:
         (FSDP(), 2, ["loss", "constant", "bf16"]),
         pytest.param(HSDP(), 4, ["gradient"], marks=pytest.mark.large),
         (Accelerate(), 2, ["loss"]),
-        (ZeRO2(cpu_offload=True), 2, ["gradient"]),
+        pytest.param(ZeRO2(cpu_offload=True), 2, ["gradient"], marks=pytest.mark.large),
         (ZeRO3(), 2, ["constant"]),
         *(
             pytest.param(part, size, list(CASES), marks=pytest.mark.large)

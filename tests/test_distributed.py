@@ -144,6 +144,19 @@ def test_nothing_listens() -> None:
     assert re.fullmatch(rf"RunError: could not reach the other processes at 127.0.0.1:{env['MASTER_PORT']} \(.*Connection refused, for 1 s\)", told)
 
 
+@pytest.mark.parametrize(
+    ("asking", "seconds", "end"),
+    [(1, 30.0, "Stopped: before training began"), (None, 1.0, "RunError: could not reach the other processes: rank 0 has not answered for 1 s")],
+)
+def test_what_listens_does_not_answer(asking: int | None, seconds: float, end: str) -> None:
+    """Rank 0 has gone at once, and the launcher's socket is still there."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(silent.getsockname()[1])}
+        assert ranks.run(2, meets, asking, 0, seconds, group=False, env=env, timeout=20) == ["did not come", end]
+
+
 def starts_again(hold: float, stop_after: float | None) -> str:
     """How a second start's wait ends for this rank, where rank 0 of the first, whose store still listens, ends after `hold` seconds."""
     place, asked = Place.from_env(), []

@@ -51,11 +51,11 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
 def slow(page: Path, command: str) -> bool:
-    """Whole rehearsals, proofs and exports, strategies that other tests start in the same way, and the published detector, which is downloaded."""
+    """Whole rehearsals, proofs, exports and sweeps, strategies that other tests start in the same way, and the published detector, which is downloaded."""
     if page.name == "README.md":  # its own proof is no slow one
         return False
-    known = ("python -m trainer.drill", "python -m trainer.prove", "python -m trainer +strategy=hsdp", "python -m trainer +strategy=zero")
-    return page.name == "detector.md" or "export=" in command or command.startswith(known)
+    known = [f"python -m trainer{rest}" for rest in (".drill", ".prove", " -m", " +strategy=hsdp", " +strategy=zero")]
+    return page.name == "detector.md" or "export=" in command or " -m compress" in command or command.startswith(tuple(known))
 
 
 def test_there_are_commands():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,8 @@ from trainer.errors import RunError, Stopped
 ARRIVED, ALIVE, TOLD, VERDICT = "arrived", "alive", "told", "verdict"
 GO, STOP = "go", "stop"
 NAMED = 8
-FAREWELL_SECONDS = 2.0  # for the others to read the verdict
+PAUSE = 0.05
+FAREWELL_SECONDS = 2.0  # to tell the others, and for them to read the verdict
 
 
 def reach(host: str, port: int, seconds: float, asked: Sequence[int]) -> None:
@@ -46,14 +48,14 @@ def meet(connect: Callable[[float], dist.Store], rank: int, world_size: int, sec
     `connect(seconds)` gives the store. That may still be one of an earlier start, whose rank 0 has not ended yet: then it is asked again.
 
     Raises:
-        RunError: some had not come after `seconds`.
+        RunError: some had not come after `seconds`, or nothing has answered.
         Stopped: some rank's `asked` became non-empty first; every rank then raises it.
     """
     deadline, earlier = time.monotonic() + seconds, False
     while True:
         left = max(0.0, deadline - time.monotonic()) if earlier else seconds
         try:
-            store = connect(left)
+            store = _connected(connect, left, asked)
             here = dist.PrefixStore("meeting", store)
             again = here.add(f"rank-{rank}", 1) > 1
             earlier = again and here.check([VERDICT])  # all had met before this process came: another one was there in its place
@@ -70,6 +72,36 @@ def meet(connect: Callable[[float], dist.Store], rank: int, world_size: int, sec
         _wait(lambda: False, min(left, 0.5 + world_size / 1000), asked)
         if asked:
             raise stopped()
+
+
+def _connected(connect: Callable[[float], dist.Store], seconds: float, asked: Sequence[int]) -> dist.Store:
+    """What `connect(seconds)` returns. In a thread of its own: where nothing is answered, though something listens, PyTorch's client waits for ever.
+
+    A rank that is asked to stop connects all the same where it can, to tell the others.
+    """
+    outcome: list[dist.Store | BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(connect(seconds))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def done() -> bool:
+        thread.join(PAUSE)
+        return bool(outcome)
+
+    if not (_wait(done, seconds, asked) or _wait(done, FAREWELL_SECONDS, ())):
+        if asked:
+            raise stopped()
+        raise RunError(f"could not reach the other processes: rank 0 has not answered for {seconds:g} s")
+    (found,) = outcome
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def _meet(here: dist.Store, rank: int, world_size: int, seconds: float, asked: Sequence[int], more: int) -> None:
@@ -92,7 +124,7 @@ def _meet(here: dist.Store, rank: int, world_size: int, seconds: float, asked: S
     if here.get(VERDICT) == STOP.encode():
         here.add(TOLD, 1)
         if rank == 0:
-            _wait(lambda: here.add(TOLD, 0) >= here.add(ARRIVED, 0), FAREWELL_SECONDS, ())
+            _wait(lambda: here.add(TOLD, 0) >= world_size, FAREWELL_SECONDS, ())  # also those that are just coming: they would find it gone
         raise stopped()
 
 

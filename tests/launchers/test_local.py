@@ -45,6 +45,7 @@ def test_a_crash_in_native_code_says_where(tmp_path):
     assert "rank 1 died: it was ended by SIGSEGV; the other ranks were ended\n" in err
 
 
+@pytest.mark.large
 def test_a_rank_that_dies_again_without_progress_is_left_out(tmp_path):
     """Rank 1 dies in the second step of each start, from the checkpoint of step 4; there is no other until step 8."""
     steps = ["+strategy=fsdp", TWO, "train.max_steps=8", "checkpoint.every=4", "checkpoint.keep=9"]
