@@ -54,8 +54,9 @@ def slow(page: Path, command: str) -> bool:
     """Whole rehearsals, proofs, exports and sweeps, strategies that other tests start in the same way, and the published detector, which is downloaded."""
     if page.name == "README.md":  # its own proof is no slow one
         return False
-    known = [f"python -m trainer{rest}" for rest in (".drill", ".prove", " -m", " +strategy=hsdp", " +strategy=zero")]
-    return page.name == "detector.md" or "export=" in command or " -m compress" in command or command.startswith(tuple(known))
+    known = [f"python -m trainer{rest}" for rest in (".drill", ".prove", " -m", " +strategy=")]
+    chains = ("export=", "compress=[prune],[prune,quantize]", "compress=[low_rank]")
+    return page.name == "detector.md" or command.startswith(tuple(known)) or any(part in command for part in chains)
 
 
 def test_there_are_commands():

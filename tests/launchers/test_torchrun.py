@@ -35,6 +35,7 @@ def test_a_mistake_is_said_once_even_if_local_rank_0_is_the_last_to_find_it(tmp_
     assert "exitcode  : 2 (" in err
 
 
+@pytest.mark.large
 def test_a_sweep_under_torchrun(tmp_path):
     status, _, err = run("strategy=ddp,fsdp", "run_dir=x", "train.max_steps=2", "-m", cwd=tmp_path, python=TORCHRUN)
     assert status == 0, err

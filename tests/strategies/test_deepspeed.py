@@ -57,6 +57,7 @@ STRATEGIES: dict[str, tuple[Strategy, int]] = {
     "zero3": (ZeRO3(param_persistence_threshold=0), 2),
     "zero1-all": (ZeRO1(), 2),
     "zero2-all": (ZeRO2(), 2),
+    "zero3-all": (ZeRO3(param_persistence_threshold=0), 2),
     "zero3-some-whole": (ZeRO3(param_persistence_threshold=20), 2),
     "zero1-offload": (ZeRO1(cpu_offload=True), 2),
     "zero2-offload": (ZeRO2(cpu_offload=True), 2),
@@ -68,9 +69,9 @@ STRATEGIES: dict[str, tuple[Strategy, int]] = {
     "zero2-of-4": (ZeRO2(), 4),
     "zero3-of-4": (ZeRO3(param_persistence_threshold=0), 4),
 }
-IN_EVERY_CASE = ["zero1-all", "zero2-all", "zero3"]
+IN_EVERY_CASE = ["zero1-all", "zero2-all", "zero3-all"]
 IN_SOME = ["sgd", "adamw", "tied", "frozen-embedding", "frozen-block"]
-WITH_UNUSED = [*IN_EVERY_CASE, "zero1-offload", "zero2-offload", "zero3-offload"]
+WITH_UNUSED = ["zero3", *IN_EVERY_CASE, "zero1-offload", "zero2-offload", "zero3-offload"]
 ZEROS = [name for name in STRATEGIES if name.startswith("zero")]
 LARGE = {name for name in STRATEGIES if name.endswith(("-all", "-offload", "-of-4", "-small-buckets", "-some-whole"))} | {"zero1-of-1"}
 
@@ -125,7 +126,7 @@ def results(strategy: str) -> Results:
 def cases_of(strategy: str) -> list[str]:
     if strategy in ("single", *IN_EVERY_CASE):
         return list(CASES)
-    return IN_SOME if strategy in ("zero1", "zero2") else ["sgd"]
+    return IN_SOME if strategy in ("zero1", "zero2", "zero3") else ["sgd"]
 
 
 @pytest.mark.parametrize(("strategy", "name"), [case for strategy in ZEROS for case in marked([strategy], *((name,) for name in cases_of(strategy)))])

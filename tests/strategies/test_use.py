@@ -106,7 +106,7 @@ def initial(config: Config) -> dict[str, torch.Tensor]:
         *((FSDP(), part, "rank:1") for part in ("extra", "gate", "block1", "order")),
         (FSDP(), "extra", "late:5"),
         *(pytest.param(FSDP(), part, "late:5", marks=pytest.mark.large) for part in ("gate", "block1", "order")),
-        (FSDP(no_sync=True, reshard_after_forward=False), "block1", "late:5"),
+        pytest.param(FSDP(no_sync=True, reshard_after_forward=False), "block1", "late:5", marks=pytest.mark.large),
         pytest.param(HSDP(), "extra", "late:5", marks=pytest.mark.large),
         pytest.param(HSDP(), "order", "rank:1", marks=pytest.mark.large),
     ],
