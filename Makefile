@@ -37,7 +37,7 @@ $(VENV)/core: pyproject.toml constraints.txt $(VENV)/bin/python
 	touch $@
 
 $(VENV)/dev: $(VENV)/core
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
 $(VENV)/bench: $(VENV)/dev
