@@ -34,6 +34,8 @@ WITHOUT_DATA: dict[str, list[Compressor]] = {
 CALIBRATED: dict[str, list[Compressor]] = {
     "wanda": [Prune(calibration_samples=18)],
     "wanda-2:4": [Prune(pattern="2:4", calibration_samples=18)],
+    "scan": [Prune(zeros=0.6, calibration_samples=18, scan_samples=8)],
+    "scan for a limit": [Prune(loss_rise=0.0005, importance=Importance.magnitude, scope=Scope.layer, scan_samples=8)],
     "whitened": [LowRank(ratio=0.4, calibration_samples=18)],
     "int8-static": [Quantize(kind=Kind.int8_static, calibration_samples=18)],
 }

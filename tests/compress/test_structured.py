@@ -18,8 +18,9 @@ from trainer.compress.groups import plan
 from trainer.compress.norms import correct, moments, running
 from trainer.compress.prune import Importance
 from trainer.compress.removal import removed
-from trainer.compress.sensitivity import cheapest_first, farthest, macs
+from trainer.compress.sensitivity import cheapest_first, farthest
 from trainer.compress.slim import Slim
+from trainer.compress.slimming import Channels
 from trainer.compress.structured import PruneStructured
 from trainer.compress.subject import Change, Subject, whole
 from trainer.data.pages import Pages
@@ -133,7 +134,6 @@ def detector_plan() -> tuple[Any, Any]:
 def test_macs_are_those_that_torch_counts_in_what_is_left() -> None:
     model, (found, samples) = detector_plan()
     assert len(found.groups) == 26
-    knobs = PruneStructured(multiple=2)
     widths: dict[str, list[int]] = {name: list(shape[:2]) for name, shape in found.shapes.items()}
     ratios = {group.name: 0.25 for group in found.groups}
     for group in found.groups:
@@ -142,18 +142,17 @@ def test_macs_are_those_that_torch_counts_in_what_is_left() -> None:
     module = Slim(base=model, widths=widths).build(samples.spec)
     with FlopCounterMode(display=False) as counter:
         module(samples.batch([0])["images"])
-    assert counter.get_total_flops() == 2 * macs(found, ratios, knobs)
-    assert macs(found, ratios, knobs) < 0.65 * macs(found, dict.fromkeys(ratios, 0.0), knobs)
+    assert counter.get_total_flops() == 2 * Channels(found, 2).macs(ratios)
+    assert Channels(found, 2).macs(ratios) < 0.65 * Channels(found, 2).macs({})
 
 
 def test_what_costs_least_for_what_it_saves_goes_first() -> None:
     _, (found, _) = detector_plan()
-    knobs = PruneStructured(multiple=2, scan_ratios=[0.25, 0.5])
-    cheap = "basenet.slice2.14"
-    path = list(cheapest_first(found, {group.name: [0.0, 0.0] if group.name == cheap else [1.0, 3.0] for group in found.groups}, knobs))
+    sizes, cheap = Channels(found, 2), "basenet.slice2.14"
+    path = list(cheapest_first(sizes, {name: [0.0, 0.0] if name == cheap else [1.0, 3.0] for name in sizes.names}, [0.25, 0.5]))
     assert [{name for name, ratio in ratios.items() if ratio} for ratios in path[:9]] == [set(), *[{cheap}] * 8]
     assert path[8][cheap] == 0.5
-    amounts = [macs(found, ratios, knobs) for ratios in path]
+    amounts = [Channels(found, 2).macs(ratios) for ratios in path]
     assert amounts == sorted(amounts, reverse=True)
     assert all(removed(group, path[-1][group.name], 2) == removed(group, 0.5, 2) for group in found.groups)
 
@@ -213,7 +212,7 @@ def gpt_numel() -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("knobs", "what"),
     [
-        ({"ratio": 1.0}, "compress.prune_structured.ratio=1.0: must be between 0 and 1"),
+        ({"ratio": 1.0}, "compress.prune_structured.ratio=1.0: must be between 0 and 1, such as 0.5"),
         ({"ratio": 0.5, "macs": 0.5}, "compress.prune_structured: ratio and macs are given; give one of them"),
         ({"loss_rise": 0.0}, "compress.prune_structured.loss_rise=0.0: must be above 0"),
         ({"multiple": 0}, "compress.prune_structured.multiple=0: must be at least 1"),

@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.compress.subject import Subject
-from trainer.loader import to_device
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Statistic = Callable[[Tensor], Tensor]
@@ -87,19 +86,13 @@ def channels(layer: nn.Module, x: Tensor) -> Tensor:
 
 def _inputs_of_first(subject: Subject, block: nn.Module, samples: int) -> tuple[list[Call], list[int]]:
     """The arguments that `block` is called with in this rank's passes; and 1 for each, or 0 where it only keeps the ranks together."""
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    count = min(samples, len(subject.samples))
-    starts = list(range(0, count, subject.batch_size))
     calls: list[Call] = []
+    turns = subject.turns(samples)
     handle = block.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
-    weights = []
-    for turn in range(0, len(starts), ranks):
-        weights.append(int(turn + rank < len(starts)))
-        start = starts[turn + rank] if weights[-1] else 0
-        batch = subject.samples.batch(range(start, min(start + subject.batch_size, count)))
-        subject.engine.metrics(subject.model, to_device(batch, subject.engine.device))
+    for places, _ in turns:
+        subject.metrics(subject.samples.batch(places))
     handle.remove()
-    return calls, weights
+    return calls, [weight for _, weight in turns]
 
 
 def _collect(
@@ -120,9 +113,8 @@ def _collect(
             stack.callback(layer.register_forward_pre_hook(watch(name)).remove)
         for (args, kwargs), weight in zip(calls, weights, strict=True):  # noqa: B007 -- the hooks read it
             block(*args, **kwargs)
-    if dist.get_world_size() > 1:
-        for name in sorted(sums):
-            dist.all_reduce(sums[name], dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
+    for name in sorted(sums):
+        dist.all_reduce(sums[name], dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
     return sums
 
 

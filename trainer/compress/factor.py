@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import torch
@@ -14,6 +15,7 @@ from trainer.compress.low_rank import LowRank
 from trainer.compress.subject import Change, Subject, cut, error, local, whole
 
 DAMPING = 1e-6  # of the mean of the Gram matrix's diagonal: an input that is always zero has no Cholesky factor
+HALVINGS = 200  # to the last bit of a price, which may be a billionth and less
 
 
 class LowRankLinear(CompressedLayer):
@@ -55,15 +57,15 @@ class LowRankConv2d(CompressedLayer):
 def factor(subject: Subject, knobs: LowRank) -> Change:
     """The chosen layers as products of two, those whose product would not be smaller as they are."""
     layers = knobs.chosen(subject.layers())
+    ranks = _allotted(subject, layers, knobs) if knobs.ratio is not None and not knobs.uniform else {}
     change = Change()
     for name, statistic in _statistics(subject, layers, knobs):
         layer = layers[name]
         weight = layer.weight
         assert isinstance(weight, Tensor)
-        matrix = whole(weight).flatten(1).to(torch.float64)
-        root = None if statistic is None else _root(statistic)
+        matrix, root = _whitened(weight, statistic)
         u, s, vt = torch.linalg.svd(matrix if root is None else matrix @ root, full_matrices=False)
-        rank = _rank(s, matrix.shape, knobs)
+        rank = ranks[name] if ranks else _rank(s, matrix.shape, knobs)
         if rank * sum(matrix.shape) >= matrix.numel():
             change.told[name] = {"rank": min(matrix.shape), "error": 0.0}
             continue
@@ -90,6 +92,50 @@ def _statistics(subject: Subject, layers: dict[str, nn.Module], knobs: LowRank) 
         return
     for sums in block_by_block(subject, layers, knobs.calibration_samples, gram):
         yield from sums.items()
+
+
+def _whitened(weight: Tensor, statistic: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """`weight` whole, (outputs, inputs) in fp64, and what it is multiplied with before its singular values are taken."""
+    return whole(weight.detach()).flatten(1).to(torch.float64), None if statistic is None else _root(statistic)
+
+
+def _allotted(subject: Subject, layers: dict[str, nn.Module], knobs: LowRank) -> dict[str, int]:
+    """Ranks by the singular values of the layers as they are: one layer is whole at a time, and of it only these are kept. A collective."""
+    assert knobs.ratio is not None
+    squares, shapes = {}, {}
+    for name, statistic in _statistics(subject, layers, knobs):
+        matrix, root = _whitened(layers[name].weight, statistic)  # type: ignore[arg-type]
+        squares[name], shapes[name] = torch.linalg.svdvals(matrix if root is None else matrix @ root).square(), tuple(matrix.shape)
+    return allot(squares, shapes, (1 - knobs.ratio) * sum(outputs * inputs for outputs, inputs in shapes.values()))
+
+
+def allot(squares: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], parameters: float) -> dict[str, int]:
+    """The rank of each layer, of `shapes` (outputs, inputs), with which least of the `squares` of their singular values, as shares of
+    their sum in each, is lost for what they take: `parameters` at most, but for a rank of 1, which is the least.
+
+    A rank whose product would not be smaller means the layer as it is. For every price of a parameter each layer has a rank that is
+    best for it; the price is the lowest at which all of them together are few enough, found by halving (Everett 1963).
+    """
+    shares = {name: each / each.sum().clamp(min=torch.finfo(each.dtype).tiny) for name, each in squares.items()}
+    lost = {name: each.sum() - each.cumsum(0) for name, each in shares.items()}
+
+    def best(price: float) -> dict[str, int]:
+        found = {}
+        for name, (outputs, inputs) in shapes.items():
+            each = outputs + inputs
+            rank = max(1, int((shares[name] > price * each).sum()))
+            dense = price * outputs * inputs <= float(lost[name][rank - 1]) + price * rank * each
+            found[name] = min(outputs, inputs) if dense else rank
+        return found
+
+    def taken(ranks: Mapping[str, int]) -> int:
+        return sum(min(ranks[name] * sum(shape), math.prod(shape)) for name, shape in shapes.items())
+
+    low, high = 0.0, 1.0  # at a price of 1 a share is never worth it
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if taken(best(middle)) <= parameters else (middle, high)
+    return best(high)
 
 
 def _root(gram: Tensor) -> Tensor:

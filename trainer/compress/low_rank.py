@@ -20,6 +20,8 @@ class LowRank(Compressor):
     """Share of the parameters of the chosen layers that is saved, the same in each."""
     energy: float | None = None
     """Instead of `ratio`: each layer keeps the fewest singular values whose squares are this share of their sum."""
+    uniform: bool = False
+    """x"""
     whiten: bool = True
     """Keep what matters for the inputs that calibration data gives, and not what matters for the weights alone."""
     calibration_samples: int = 128

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -18,20 +18,22 @@ class Masked(Effective):
     """Computes with the largest weights of each row. The others are kept, and have the gradients of those that would stand there:
     one that grows comes back. A function of the weights and the step alone, so no mask is stored."""
 
-    knobs: Prune
+    sparsity: float
+    group: tuple[int, int] | None
     share: float
+    """Of the weights, how many this step leaves out."""
 
-    def set_knobs(self, **knobs: Any) -> Self:
-        self.knobs = Prune(**knobs)
-        self.share = self.knobs.sparsity  # without training: the final one
+    def set_knobs(self, sparsity: float, pattern: str | None) -> Self:  # type: ignore[override]
+        self.sparsity, self.group = sparsity, Prune(pattern=pattern).group()
+        self.share = sparsity  # without training: the final one
         return self
 
     def begin_step(self, done: float) -> None:
-        self.share = self.knobs.sparsity * (1 - (1 - min(done / RAMP, 1.0)) ** 3)
+        self.share = self.sparsity * (1 - (1 - min(done / RAMP, 1.0)) ** 3)
 
     def effective(self) -> Tensor:
         with torch.no_grad():
-            keep = kept(self.weight.flatten(1).abs(), self.share, self.knobs.group()).view_as(self.weight)
+            keep = kept(self.weight.flatten(1).abs(), self.share, self.group).view_as(self.weight)
         return self.weight + (self.weight * keep - self.weight).detach()
 
 

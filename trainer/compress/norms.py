@@ -6,7 +6,7 @@ scaled as those of the same calibration batches are, from before to after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import torch
@@ -14,8 +14,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.compress.subject import Subject
-from trainer.data.base import Samples
-from trainer.loader import to_device
 
 LEAST = 1e-4  # of the running variance: a channel that calibration data hardly moves says nothing of a scale
 Moments = dict[str, tuple[Tensor, Tensor]]
@@ -43,7 +41,7 @@ def correct(subject: Subject, before: list[Moments], samples: int) -> None:
     norms = running(subject.engine.module)
     kept = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in norms.items()}  # type: ignore[union-attr]
     sums = {name: torch.zeros(4, norm.num_features, dtype=torch.float64, device=subject.engine.device) for name, norm in norms.items()}
-    weights = [weight for _, weight in _batches(subject.samples, samples, subject.batch_size)]
+    weights = [weight for _, weight in subject.turns(samples)]
 
     def see(number: int, name: str, norm: nn.BatchNorm2d, now: tuple[Tensor, Tensor]) -> None:
         """Let this batch pass as it would if it alone said what has changed."""
@@ -53,11 +51,9 @@ def correct(subject: Subject, before: list[Moments], samples: int) -> None:
 
     _pass(subject, samples, see, lambda: None)
     count = torch.tensor(float(sum(weights)), dtype=torch.float64, device=subject.engine.device)
-    if dist.get_world_size() > 1:
-        dist.all_reduce(count)
+    dist.all_reduce(count)
     for name in sorted(norms):
-        if dist.get_world_size() > 1:
-            dist.all_reduce(sums[name])
+        dist.all_reduce(sums[name])
         averages = sums[name] / count
         _set(norms[name], kept[name], (averages[0], averages[1]), (averages[2], averages[3]))
 
@@ -84,17 +80,6 @@ def _pass(subject: Subject, samples: int, see: Callable[[int, str, nn.BatchNorm2
     with ExitStack() as stack:
         for name, norm in running(subject.engine.module).items():
             stack.callback(norm.register_forward_pre_hook(hook(name)).remove)  # type: ignore[arg-type]
-        for number, (places, _) in enumerate(_batches(subject.samples, samples, subject.batch_size)):  # noqa: B007 -- the hooks read it
+        for number, (places, _) in enumerate(subject.turns(samples)):  # noqa: B007 -- the hooks read it
             begin()
-            subject.engine.metrics(subject.model, to_device(subject.samples.batch(places), subject.engine.device))
-
-
-def _batches(samples: Samples, count: int, batch_size: int) -> Iterator[tuple[range, int]]:
-    """This rank's batches; and 1 for each, or 0 where it only keeps the ranks together."""
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    count = min(count, len(samples))
-    starts = list(range(0, count, batch_size))
-    for turn in range(0, len(starts), ranks):
-        mine = turn + rank < len(starts)
-        start = starts[turn + rank] if mine else 0
-        yield range(start, min(start + batch_size, count)), int(mine)
+            subject.metrics(subject.samples.batch(places))

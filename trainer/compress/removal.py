@@ -59,13 +59,12 @@ def _squares(weight: Tensor, member: Member) -> Tensor:
     each = local(weight).to(torch.float64).square()
     if member.side == IN:
         sums = (each.flatten(2).sum(2) if each.ndim > 2 else each).sum(0)
-        if dist.get_world_size() > 1:
-            dist.all_reduce(sums)
+        dist.all_reduce(sums)
         return sums.cpu()[member.rows]
     sums = torch.zeros(weight.shape[0], dtype=torch.float64, device=each.device)
     place = rows_of(torch.arange(weight.shape[0], device=each.device), weight)
     sums[place] = each.flatten(1).sum(1)
-    if local(weight) is not weight and dist.get_world_size() > 1:
+    if local(weight) is not weight:
         dist.all_reduce(sums)
     return sums.cpu()[member.rows]
 

@@ -1,166 +1,153 @@
-"""Which layers bear to lose channels: the loss is measured with each one pruned alone, and what costs least for what it saves goes first."""
+"""What each layer bears to lose: the loss is measured with some of each one gone alone, and what costs least for what it saves goes first."""
 
 from __future__ import annotations
 
 import itertools
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.compress.groups import Group, Plan
-from trainer.compress.norms import Moments, correct, running
-from trainer.compress.removal import Inputs, remove, removed
-from trainer.compress.structured import PruneStructured
-from trainer.compress.subject import Subject, local
+from trainer.compress.scanned import Scanned
+from trainer.compress.subject import Subject
 from trainer.errors import ConfigError
-from trainer.loader import to_device
 
-Ratios = dict[str, float]
-Told = dict[str, dict[str, float]]
-RATIO = 0.2  # where nothing is asked
-NOISE = 1e-3  # a smaller rise of the loss, on a few samples, tells nothing: then what saves most goes first
-STEP = 0.0625  # of a layer's channels, by which the search goes on
-
-
-def chosen_ratios(
-    subject: Subject, plan: Plan, orders: Mapping[str, Tensor], inputs: Mapping[str, Inputs], before: list[Moments], knobs: PruneStructured
-) -> tuple[Ratios, Told]:
-    """The share of each group that goes, and figures of each group for the report. A collective."""
-    nothing = {group.name: 0.0 for group in plan.groups}
-    scanned: dict[str, list[float]] = {}
-    if knobs.macs is None and knobs.loss_rise is None:
-        ratios = dict.fromkeys(nothing, RATIO if knobs.ratio is None else knobs.ratio)
-    else:
-        scan = Scan(subject, plan, orders, inputs, before, knobs)
-        dense = scan.loss(nothing)
-        scanned = {group.name: [scan.loss({**nothing, group.name: ratio}) / dense - 1 for ratio in knobs.scan_ratios] for group in plan.groups}
-        path = list(cheapest_first(plan, scanned, knobs))
-        if knobs.macs is not None:
-            ratios = next((ratios for ratios in path if macs(plan, ratios, knobs) <= knobs.macs * macs(plan, nothing, knobs)), None)
-            if ratios is None:
-                least = macs(plan, path[-1], knobs) / macs(plan, nothing, knobs)
-                raise ConfigError(
-                    f"compress.prune_structured.macs={knobs.macs}: {least:.3g} are left with all that scan_ratios={knobs.scan_ratios} lets go; "
-                    "ask for less, give higher scan_ratios, or choose more layers"
-                )
-        else:
-            most = dense * (1 + (knobs.loss_rise or 0))
-            ratios = farthest(path, lambda ratios: scan.loss(ratios, corrected=True) <= most)
-    told: Told = {}
-    for group in plan.groups:
-        gone = removed(group, ratios[group.name], knobs.multiple)
-        told[group.name] = {"before": float(group.size), "after": float(group.size - gone)}
-        told[group.name] |= {f"loss at {ratio:g}": rise for ratio, rise in zip(knobs.scan_ratios, scanned.get(group.name, []), strict=False)}
-    return ratios, told
+Shares = dict[str, float]
+"""By the name of a layer, or of a group of layers, how much of it goes."""
+Rises = dict[str, list[float]]
+"""By name, the rise of the loss, as a share of it, at each of `scan_ratios`."""
+STEP = 0.0625  # of a layer, by which the search goes on
 
 
-class Scan:
-    """Measures the loss of the model with some of it pruned. What it changes it puts back."""
+class Sizes(ABC):
+    """What may go from a model, and what that saves."""
 
-    def __init__(
-        self, subject: Subject, plan: Plan, orders: Mapping[str, Tensor], inputs: Mapping[str, Inputs], before: list[Moments], knobs: PruneStructured
-    ) -> None:
-        self._subject, self._plan, self._orders, self._inputs, self._before, self._knobs = subject, plan, orders, inputs, before, knobs
-        self._layers = subject.layers()
+    noise: ClassVar[float]
+    """A rise of the loss in one step that tells nothing, on a few samples, if it is smaller: then what saves most goes first."""
+    names: Sequence[str]
 
-    def loss(self, ratios: Ratios, corrected: bool = False) -> float:
-        """The mean loss on the scanned samples, the same on all ranks; `corrected`: with normalisations that know of it. A collective."""
-        with self._kept(ratios):
-            for group in self._plan.groups:
-                units = self._orders[group.name][: removed(group, ratios[group.name], self._knobs.multiple)]
-                if len(units):
-                    remove(group, units, self._layers, self._inputs)
-            if corrected and self._before:
-                correct(self._subject, self._before, self._knobs.calibration_samples)
-            return mean_loss(self._subject, self._knobs.scan_samples)
+    @abstractmethod
+    def gone(self, name: str, share: float) -> int:
+        """How many units go of `name` when `share` is asked."""
 
-    @contextmanager
-    def _kept(self, ratios: Ratios) -> Iterator[None]:
-        changing = {member.layer for group in self._plan.groups if ratios[group.name] for member in group.readers()}
-        values = [local(value) for name in changing for value in self._layers[name].parameters(recurse=False)]
-        values += [buffer for norm in running(self._subject.engine.module).values() for buffer in norm.buffers(recurse=False)]
-        before = [value.clone() for value in values]
-        try:
-            yield
-        finally:
-            for value, kept in zip(values, before, strict=True):
-                value.copy_(kept)
+    @abstractmethod
+    def left(self, shares: Shares) -> float:
+        """What is left of the size when these go, as a share of it."""
+
+    def saved(self, shares: Shares, name: str, share: float) -> float:
+        """By how much `left` falls when instead of what `shares` says `share` of `name` goes."""
+        return self.left(shares) - self.left({**shares, name: share})
+
+
+class Scan(ABC):
+    """Measures the loss of a model that some is gone from."""
+
+    def __init__(self, subject: Subject, knobs: Scanned, sizes: Sizes) -> None:
+        self.subject, self.knobs, self.sizes = subject, knobs, sizes
+
+    @abstractmethod
+    def touched(self, shares: Shares) -> list[Tensor]:
+        """This rank's values that `take` may change."""
+
+    @abstractmethod
+    def take(self, shares: Shares, final: bool) -> None:
+        """Let them go, in place; `final`: as it is done in the end, if that takes longer. A collective."""
+
+    def loss(self, shares: Shares, *, final: bool = False) -> float:
+        """The mean loss on the scanned samples without what `shares` says, the same on all ranks. The model is as before, after it. A collective."""
+        with _put_back(self.touched(shares)):
+            self.take(shares, final)
+            return mean_loss(self.subject, self.knobs.scan_samples)
+
+
+def chosen_shares(scan: Scan) -> tuple[Shares, Rises]:
+    """How much goes of each for the size, or the rise of the loss, that the scan's knobs ask for, and what was measured of each. A collective.
+
+    Raises:
+        ConfigError: so much may not go.
+    """
+    knobs, sizes = scan.knobs, scan.sizes
+    nothing = dict.fromkeys(sizes.names, 0.0)
+    dense = scan.loss(nothing)
+    rises = {name: [scan.loss({**nothing, name: share}) / dense - 1 for share in knobs.scan_ratios] for name in sizes.names}
+    path = cheapest_first(sizes, rises, knobs.scan_ratios)
+    if knobs.loss_rise is not None:
+        most = dense * (1 + knobs.loss_rise)
+        return farthest(list(path), lambda shares: scan.loss(shares, final=True) <= most), rises
+    shares = nothing
+    for shares in path:
+        if sizes.left(shares) <= knobs.size_left() + 1e-9:
+            return shares, rises
+    key = f"compress.{knobs.method}.{knobs.target}"
+    raise ConfigError(
+        f"{key}={getattr(knobs, knobs.target)}: {sizes.left(shares):.3g} are left with all that scan_ratios={knobs.scan_ratios} lets go; "
+        "ask for less, give higher scan_ratios, or choose more layers"
+    )
+
+
+def told_of(rises: Rises, knobs: Scanned) -> dict[str, dict[str, float]]:
+    """For the report, by name."""
+    return {name: {f"loss at {share:g}": rise for share, rise in zip(knobs.scan_ratios, each, strict=True)} for name, each in rises.items()}
 
 
 def mean_loss(subject: Subject, samples: int) -> float:
     """Of the first training samples; each batch is computed by one rank. A collective."""
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    count = min(samples, len(subject.samples))
-    starts = list(range(0, count, subject.batch_size))
     total = torch.zeros(2, dtype=torch.float64)
     subject.engine.model.eval()
-    for turn in range(0, len(starts), ranks):
-        mine = turn + rank < len(starts)
-        start = starts[turn + rank] if mine else 0
-        batch = subject.samples.batch(range(start, min(start + subject.batch_size, count)))
-        loss = subject.engine.metrics(subject.model, to_device(batch, subject.engine.device))["loss"]
-        total += mine * torch.tensor([float(loss), float(subject.model.count(batch))], dtype=torch.float64)
+    for places, weight in subject.turns(samples):
+        batch = subject.samples.batch(places)
+        total += weight * torch.tensor([float(subject.metrics(batch)["loss"]), float(subject.model.count(batch))], dtype=torch.float64)
     total = total.to(subject.engine.device)
-    if ranks > 1:
-        dist.all_reduce(total)
+    dist.all_reduce(total)
     return float(total[0] / total[1])
 
 
-def macs(plan: Plan, ratios: Ratios, knobs: PruneStructured) -> float:
-    """Multiply-accumulates of a pass over one sample when `ratios` of each group are gone."""
-    shapes = {name: list(shape) for name, shape in plan.shapes.items()}
-    for group in plan.groups:
-        share = removed(group, ratios[group.name], knobs.multiple) / group.size
-        for member in group.members:
-            shapes[member.layer][member.side] -= round(len(member.rows) * share)
-    return sum(math.prod(shapes[name]) * times for name, times in plan.positions.items())
+def cheapest_first(sizes: Sizes, rises: Mapping[str, Sequence[float]], at: Sequence[float]) -> Iterator[Shares]:
+    """From nothing to all that may go, a step of one layer at a time: the one that saves most for the loss that it is to cost.
 
-
-def cheapest_first(plan: Plan, scanned: Mapping[str, Sequence[float]], knobs: PruneStructured) -> Iterator[Ratios]:
-    """From nothing to all that may go, a step of one group at a time: the one that saves most for the loss that it is to cost."""
-    ratios = {group.name: 0.0 for group in plan.groups}
-    yield dict(ratios)
+    `rises` of the loss were measured `at` these shares.
+    """
+    shares = dict.fromkeys(sizes.names, 0.0)
+    yield dict(shares)
     while True:
-        now = macs(plan, ratios, knobs)
-        best: tuple[float, Group, float] | None = None
-        for group in plan.groups:
-            following = _next(group, ratios[group.name], knobs)
+        best: tuple[float, str, float] | None = None
+        for name, share in shares.items():
+            following = _next(sizes, name, share, at[-1])
             if following is None:
                 continue
-            saved = now - macs(plan, {**ratios, group.name: following}, knobs)
-            cost = _between(scanned[group.name], knobs.scan_ratios, following) - _between(scanned[group.name], knobs.scan_ratios, ratios[group.name])
-            price = max(cost, NOISE) / saved
+            cost = _between(rises[name], at, following) - _between(rises[name], at, share)
+            price = max(cost, sizes.noise) / sizes.saved(shares, name, following)
             if best is None or price < best[0]:
-                best = (price, group, following)
+                best = (price, name, following)
         if best is None:
             return
-        ratios[best[1].name] = best[2]
-        yield dict(ratios)
+        shares[best[1]] = best[2]
+        yield dict(shares)
 
 
-def _next(group: Group, ratio: float, knobs: PruneStructured) -> float | None:
-    """The next share at which fewer units are left; None: no more may go."""
-    gone = removed(group, ratio, knobs.multiple)
-    while (ratio := ratio + STEP) <= knobs.scan_ratios[-1] + 1e-9:
-        if removed(group, ratio, knobs.multiple) > gone:
-            return ratio
+def _next(sizes: Sizes, name: str, share: float, most: float) -> float | None:
+    """The next share with which more goes; None: no more may go."""
+    gone = sizes.gone(name, share)
+    while (share := share + STEP) <= most + 1e-9:
+        if sizes.gone(name, share) > gone:
+            return share
     return None
 
 
-def _between(rises: Sequence[float], at: Sequence[float], ratio: float) -> float:
-    """The loss at `ratio`, on straight lines between what was measured."""
+def _between(rises: Sequence[float], at: Sequence[float], share: float) -> float:
+    """The loss at `share`, on straight lines between what was measured."""
     points = [(0.0, 0.0), *zip(at, rises, strict=True)]
     for (left, low), (right, high) in itertools.pairwise(points):
-        if ratio <= right:
-            return low + (high - low) * (ratio - left) / (right - left)
+        if share <= right:
+            return low + (high - low) * (share - left) / (right - left)
     return points[-1][1]
 
 
-def farthest(path: Sequence[Ratios], good: Callable[[Ratios], bool]) -> Ratios:
+def farthest(path: Sequence[Shares], good: Callable[[Shares], bool]) -> Shares:
     """The last of `path` that is good, which the first is, if those before it all are: found by halving."""
     low, high = 0, len(path)
     while high - low > 1:
@@ -170,3 +157,13 @@ def farthest(path: Sequence[Ratios], good: Callable[[Ratios], bool]) -> Ratios:
         else:
             high = middle
     return path[low]
+
+
+@contextmanager
+def _put_back(values: Sequence[Tensor]) -> Iterator[None]:
+    before = [value.clone() for value in values]
+    try:
+        yield
+    finally:
+        for value, kept in zip(values, before, strict=True):
+            value.copy_(kept)

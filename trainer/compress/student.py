@@ -23,8 +23,7 @@ def pruned(subject: Subject) -> dict[str, nn.Module]:
     """The layers that a pruning has made sparse. A collective."""
     layers = subject.layers()
     zeros = torch.tensor([_zeros(layer) for layer in layers.values()], dtype=torch.float64, device=subject.engine.device)
-    if dist.get_world_size() > 1:
-        dist.all_reduce(zeros)
+    dist.all_reduce(zeros)
     counted = zip(layers.items(), zeros.tolist(), strict=True)
     return {name: layer for (name, layer), count in counted if count >= PRUNED * layer.weight.numel()}  # type: ignore[union-attr, operator]
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from trainer.checkpoint.export import MODEL
 from trainer.data.base import Samples
+from trainer.loader import to_device
 from trainer.models.base import Model
 from trainer.strategies.engine import Engine
 
@@ -31,6 +33,19 @@ class Subject:
     def layers(self) -> dict[str, nn.Module]:
         """Full names and modules of what can be compressed."""
         return layers_of(self.model, self.engine.module)
+
+    def turns(self, count: int) -> list[tuple[range, int]]:
+        """This rank's batches of the first `count` samples; and 1 for each, or 0 where it only keeps the ranks together, for a pass is a collective."""
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        count = min(count, len(self.samples))
+        starts = list(range(0, count, self.batch_size))
+        mine = [turn + rank for turn in range(0, len(starts), ranks)]
+        places = [starts[turn] if turn < len(starts) else 0 for turn in mine]
+        return [(range(start, min(start + self.batch_size, count)), int(turn < len(starts))) for start, turn in zip(places, mine, strict=True)]
+
+    def metrics(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The model's, of a forward pass over `batch`. A collective."""
+        return self.engine.metrics(self.model, to_device(batch, self.engine.device))
 
     def values(self) -> dict[str, Tensor]:
         """Parameters and persistent buffers by their names in the model."""

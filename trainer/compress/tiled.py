@@ -15,7 +15,6 @@ from trainer.compress.form import CompressedLayer
 from trainer.compress.subject import Change, Subject, error
 from trainer.compress.tiles import convolve, convolve_int8, multiplications, weights_of
 from trainer.compress.winograd import Winograd
-from trainer.loader import to_device
 
 
 class WinogradConv2d(CompressedLayer, nn.Conv2d):
@@ -63,7 +62,7 @@ def tile(subject: Subject, knobs: Winograd) -> Change:
     with ExitStack() as stack:
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(watch(name)).remove)
-        subject.engine.metrics(subject.model, to_device(subject.samples.batch(range(1)), subject.engine.device))
+        subject.metrics(subject.samples.batch(range(1)))
     return Change(forms={name: WinogradConv2d.form(tile=knobs.tile) for name in layers}, told=told)
 
 

@@ -84,12 +84,12 @@ def _compressed(config: Config, run_dir: Path, source: Path) -> None:
             number += 1
             place = out / "stages" / f"{number}-{names[0]}"
             at = _launched(stage, PREPARE, at, place)
-            told |= _read(place / LAYERS)
+            _tell(told, place)
             at = _trained(stage, tune, source, at, out / "stages" / f"{number}-{names[0]}-trained")
         number += 1
         place = out if last else out / "stages" / f"{number}-{'-'.join(names)}"
         at = _launched(stage, COMPRESS_WORK, at, place)
-        told |= _read(place / LAYERS)
+        _tell(told, place)
     config.launcher.launch(_on(config, source, out), MEASURE)
     chain = {name: configs.to_plain(part) for name, part in config.compress.items()}
     figures = _read(out / FIGURES)
@@ -132,6 +132,14 @@ def newest(run_dir: Path) -> Path:
     if not whole:
         raise ConfigError(f"{run_dir}: has no whole checkpoint to compress; train first")
     return whole[-1]
+
+
+def _tell(told: dict[str, Any], place: Path) -> None:
+    """Add what `place` tells of the layers to `told`: a method that trains tells before it and after."""
+    for method, layers in _read(place / LAYERS).items():
+        before = told.setdefault(method, {})
+        for layer, figures in layers.items():
+            before[layer] = {**before.get(layer, {}), **figures}
 
 
 def _read(path: Path) -> dict[str, Any]:
