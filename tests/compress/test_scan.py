@@ -18,7 +18,7 @@ from trainer.compress.subject import Subject
 from trainer.errors import ConfigError
 from trainer.posttrain.values import changed
 
-KNOBS = {"calibration_samples": 8, "scan_samples": 8}
+KNOBS: dict[str, Any] = {"calibration_samples": 8, "scan_samples": 8}
 UNREAD = tuple(f"layers.1.self_attn.{kind}_proj" for kind in "qkvo")
 
 
@@ -84,7 +84,7 @@ def limits() -> list[tuple[float, float, float]]:
         for more in ({}, {"importance": Importance.magnitude}):
             now = subject()
             before = mean_loss(now, 8)
-            Prune(loss_rise=limit, **KNOBS, **more).run(now)  # type: ignore[arg-type]
+            Prune(loss_rise=limit, **KNOBS, **more).run(now)
             found.append((overall(now), mean_loss(now, 8) / before - 1, limit))
     return found
 
