@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tests import ranks, tiny
 from tests.tiny import Tiny
 from trainer.config import Config
+from trainer.errors import ConfigError
 from trainer.loop import evaluate, train_steps
 from trainer.strategies.base import Strategy
 from trainer.strategies.ddp import DDP
@@ -113,6 +114,11 @@ def test_a_metric_that_is_no_sum_sees_all_samples_in_order() -> None:
     for world_size in (1, 2):
         for on_rank in ranks.run(world_size, evaluations, dataclasses.replace(config, strategy=DDP() if world_size > 1 else Single()), [3, 32]):
             assert [metrics["order"] for metrics in on_rank] == [expected] * 2
+
+
+def test_rows_that_nothing_is_made_of_are_said() -> None:
+    with pytest.raises(ConfigError, match=r"^Tiny: its `metrics` gives rows as 'first', and it has no `curves` to make metrics of them; give it that method$"):
+        Tiny().curves("first", torch.zeros(1, 1), torch.ones(1, 1))
 
 
 def running_means(config: Config) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from torch import nn
 
 from tests import ranks, tiny
 from tests.compress import small
@@ -19,6 +20,7 @@ from trainer.compress.distill import Distill
 from trainer.compress.model import Compressed
 from trainer.compress.prune import Importance, Prune
 from trainer.compress.quantize import Kind, Quantize
+from trainer.compress.trained import TrainedLinear
 from trainer.posttrain import values
 from trainer.prove.compare import LOSS_BAND
 from trainer.state import Position
@@ -86,3 +88,8 @@ def test_every_strategy_trains_the_same(method: str, strategy: str) -> None:
     assert alone(method).losses[-1] < alone(method).losses[0]
     for found in on(2, method, STRATEGIES[strategy]):
         assert found.losses == pytest.approx(alone(method).losses, rel=METHODS[method][1])
+
+
+def test_a_layer_must_say_what_it_computes_with() -> None:
+    with pytest.raises(TypeError, match=r"abstract class TrainedLinear .*'effective'"):
+        TrainedLinear.replacing(nn.Linear(2, 2))

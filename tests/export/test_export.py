@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from tests.commands import run_without_torch
 from tests.posttrain import small
 from trainer.errors import ConfigError, RunError
 from trainer.export import run as exporting
-from trainer.export.base import Exporter, Run, Written
+from trainer.export.base import Exporter, Run
 from trainer.export.executorch import ExecuTorch
 from trainer.export.onnx import Onnx
 from trainer.export.told import exports
@@ -37,13 +36,12 @@ class Weight(Exporter):
     name: ClassVar[str] = "weight"
     package: ClassVar[str] = "torch"
     runtime: ClassVar[str] = "torch"
+    file: ClassVar[str] = "weight.pt"
     factor: float = 1.0
 
-    def export(self, traced: Traced, folder: Path) -> Iterator[Written]:
+    def write(self, traced: Traced, path: Path) -> None:
         traced.module.forward = lambda ids: traced.module.module.embed_tokens(ids)  # type: ignore[method-assign, union-attr, operator]
-        path = folder / "weight.pt"
         torch.save(traced.module.module.embed_tokens.weight.detach() * self.factor, path)  # type: ignore[union-attr, operator]
-        yield Written(path, self.tolerance)
 
     @staticmethod
     def opened(path: Path, threads: int) -> Run:
@@ -55,6 +53,14 @@ def export(run_dir: Path, part: Exporter) -> dict[str, Any]:
     config = load(run_dir).config
     config.export, config.posttrain.latency_pairs = {part.name: part}, 2
     return exporting.export(config, run_dir)
+
+
+def exported(trained: Path, chain: str, *given: str) -> Path:
+    """The directory of what `chain` makes of the model, or of the model itself, with what is `given` exported."""
+    compress = [f"compress=[{chain}]"] if chain else []
+    assert posttrain([str(trained), *compress, "posttrain.latency_pairs=2", *given]) == 0
+    (out,) = trained.glob(f"compressed/{chain}-*") if chain else [trained]
+    return out
 
 
 def test_a_file_is_kept_with_its_figures_and_one_whose_outputs_are_others_is_not(trained):
@@ -120,9 +126,7 @@ def test_a_wrong_export_is_said_before_torch_is_imported(trained, tmp_path):
 @pytest.mark.parametrize("chain", ["", "low_rank", "quantize"])
 def test_onnx_files_take_any_batch_and_length(trained, chain):
     pytest.importorskip("onnxruntime")
-    given = [f"compress=[{chain}]"] if chain else []
-    assert posttrain([str(trained), *given, "export=[onnx]", "export.onnx.int8=true", "posttrain.latency_pairs=2"]) == 0
-    (out,) = trained.glob(f"compressed/{chain}-*") if chain else [trained]
+    out = exported(trained, chain, "export=[onnx]", "export.onnx.int8=true")
     found = exports(out)
     assert found["onnx/model.onnx"]["error"] < 1e-5
     assert 1e-5 < found["onnx/model-int8.onnx"]["error"] < 0.1
@@ -139,8 +143,7 @@ def test_onnx_files_take_any_batch_and_length(trained, chain):
 @pytest.mark.large
 def test_integer_weights_stay_integers_in_onnx(trained):
     onnx = pytest.importorskip("onnx")
-    assert posttrain([str(trained), "compress=[quantize]", "export=[onnx]", "posttrain.latency_pairs=0"]) == 0
-    (out,) = trained.glob("compressed/quantize-*")
+    out = exported(trained, "quantize", "export=[onnx]")
     model = onnx.load(out / "export" / "onnx" / "model.onnx")
     weights = json.loads((out / "layers.json").read_text())["quantize"]
     integers = [item for item in model.graph.initializer if item.data_type == onnx.TensorProto.INT8]
@@ -152,9 +155,7 @@ def test_integer_weights_stay_integers_in_onnx(trained):
 @pytest.mark.parametrize("chain", ["", "low_rank", "quantize"])
 def test_executorch_programs_compute_what_pytorch_does(trained, chain):
     pytest.importorskip("executorch")
-    given = [f"compress=[{chain}]"] if chain else []
-    assert posttrain([str(trained), *given, "export=[executorch]", "export.executorch.batch_size=2", "posttrain.latency_pairs=2"]) == 0
-    (out,) = trained.glob(f"compressed/{chain}-*") if chain else [trained]
+    out = exported(trained, chain, "export=[executorch]", "export.executorch.batch_size=2")
     assert exports(out)["executorch/model.pte"]["error"] < 1e-5
     assert exports(out)["executorch/model.pte"]["latency"].keys() == {"2"}
     traced = Traced(load(out))

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def resume(config: Config, run_dir: str) -> Trained:
     return tiny.train(config, engine=engine, first=position.step + 1)
 
 
-SIX_STEPS = {"max_steps": 6, "micro_batch_size": 2}
+SIX_STEPS: dict[str, Any] = {"max_steps": 6, "micro_batch_size": 2}
 MOVES: dict[str, tuple[Strategy, int]] = {
     "single": (Single(), 1),
     "ddp": (DDP(), 2),

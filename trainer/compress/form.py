@@ -7,7 +7,7 @@ It stands in the config of a compressed model, so that its run directory alone r
 from __future__ import annotations
 
 import importlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from trainer.errors import ConfigError
 LAYER = "layer"
 
 
-class CompressedLayer(nn.Module):
+class CompressedLayer(nn.Module, ABC):
     """Stands in the place of a plain layer."""
 
     @classmethod

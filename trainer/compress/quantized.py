@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -60,9 +61,9 @@ class Int8(Quantized):
 class Integer(Int8):
     """Multiplies integers with integers: what comes in is rounded to levels first."""
 
+    @abstractmethod
     def levels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Integers in [-128, 127], as floats, of the shape of `x`; their scale; and their zero point, if there is one."""
-        raise NotImplementedError
 
     def sums(self, levels: Tensor, zero_point: Tensor | None) -> Tensor:
         """The exact sums of products of `levels`, less the zero point, with the weights, in int32."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Self
 
 import torch
@@ -20,9 +21,9 @@ class Effective(CompressedLayer):
         """Take what the form says; returns itself."""
         return self
 
+    @abstractmethod
     def effective(self) -> Tensor:
         """The weights that this pass computes with, of the shape of `weight`, made so that gradients come to `weight`."""
-        raise NotImplementedError
 
 
 class TrainedLinear(Effective, nn.Linear):

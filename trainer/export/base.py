@@ -28,19 +28,19 @@ class Written:
 
     path: Path
     tolerance: float
-    batch_size: int | None = None
-    """The one that it takes, with samples of the data's length; None: any, and any length of text."""
 
 
 @dataclass(kw_only=True)
 class Exporter(Part):
-    """One runtime for trained models. `export` writes, `opened` runs what was written."""
+    """One runtime for trained models. `write` writes, `opened` runs what was written."""
 
     name: ClassVar[str]
     package: ClassVar[str]
     """What must be installed."""
     runtime: ClassVar[str]
     """The module that runs what is written."""
+    file: ClassVar[str]
+    """What `write` writes, in a folder of its own."""
     tolerance: float = 1e-4
     """How far its outputs may be from PyTorch's: the norm of the difference as a share of the norm of PyTorch's, over `check_samples`."""
     check_samples: int = 32
@@ -60,12 +60,26 @@ class Exporter(Part):
         if not 0 < getattr(self, key) < math.inf:
             raise ConfigError(f"export.{self.name}.{key}={getattr(self, key)}: must be above 0, such as 1e-4")
 
-    @abstractmethod
     def export(self, traced: Traced, folder: Path) -> Iterator[Written]:
         """Write files into `folder`, one after the other; each is checked before the next is asked for.
 
         Raises:
             RunError: the model cannot be exported.
+        """
+        path = folder / self.file
+        self.write(traced, path)
+        yield Written(path, self.tolerance)
+
+    def batch(self) -> int | None:
+        """The batch size that its files take, with samples of the data's length; None: any, and any length of text."""
+        return None
+
+    @abstractmethod
+    def write(self, traced: Traced, path: Path) -> None:
+        """Write the model to `path`.
+
+        Raises:
+            RunError: it has no such form.
         """
 
     @staticmethod

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from trainer.export.base import Exporter, Run, Written
+from trainer.export.base import Exporter, Run
 
 if TYPE_CHECKING:
     from trainer.export.traced import Traced
@@ -20,6 +19,7 @@ class ExecuTorch(Exporter):
     name: ClassVar[str] = "executorch"
     package: ClassVar[str] = "executorch"
     runtime: ClassVar[str] = "executorch.runtime"
+    file: ClassVar[str] = "model.pte"
     batch_size: int = 1
     """Samples in a batch."""
 
@@ -27,12 +27,13 @@ class ExecuTorch(Exporter):
         super().validate()
         self.check_at_least("batch_size", 1)
 
-    def export(self, traced: Traced, folder: Path) -> Iterator[Written]:
+    def batch(self) -> int:
+        return self.batch_size
+
+    def write(self, traced: Traced, path: Path) -> None:
         from trainer.export.executorch_file import write
 
-        path = folder / "model.pte"
         write(traced, path, self.batch_size)
-        yield Written(path, self.tolerance, self.batch_size)
 
     @staticmethod
     def opened(path: Path, threads: int) -> Run:

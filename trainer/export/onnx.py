@@ -20,6 +20,7 @@ class Onnx(Exporter):
     name: ClassVar[str] = "onnx"
     package: ClassVar[str] = "onnxruntime"
     runtime: ClassVar[str] = "onnxruntime"
+    file: ClassVar[str] = "model.onnx"
     int8: bool = False
     """Also with int8 weights and activations, between QuantizeLinear and DequantizeLinear (QDQ), calibrated."""
     int8_tolerance: float = 0.1
@@ -33,13 +34,16 @@ class Onnx(Exporter):
         self.check_at_least("calibration_samples", 1)
 
     def export(self, traced: Traced, folder: Path) -> Iterator[Written]:
-        from trainer.export.onnx_file import calibrated, write
+        from trainer.export.onnx_file import calibrated
 
-        path = folder / "model.onnx"
-        write(traced, path)
-        yield Written(path, self.tolerance)
+        yield from super().export(traced, folder)
         if self.int8:
-            yield Written(calibrated(traced, path, self.calibration_samples), self.int8_tolerance)
+            yield Written(calibrated(traced, folder / self.file, self.calibration_samples), self.int8_tolerance)
+
+    def write(self, traced: Traced, path: Path) -> None:
+        from trainer.export.onnx_file import write
+
+        write(traced, path)
 
     @staticmethod
     def opened(path: Path, threads: int) -> Run:

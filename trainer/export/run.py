@@ -53,10 +53,10 @@ def measured(traced: Traced, part: Exporter, written: Written, pairs: int) -> di
         RunError: the error is above its tolerance.
     """
     run = part.opened(written.path, torch.get_num_threads())
-    every = traced.inputs(part.check_samples)
-    if written.batch_size is not None:
-        every = traced.inputs(-(-part.check_samples // written.batch_size) * written.batch_size)
-        batches = list(zip(*(value.split(written.batch_size) for value in every), strict=True))
+    size = part.batch()
+    every = traced.inputs(-(-part.check_samples // size) * size if size else part.check_samples)
+    if size:
+        batches = list(zip(*(value.split(size) for value in every), strict=True))
     else:
         batches = [tuple(every), tuple(value[:1] for value in every)]
         if any(traced.lengths()):  # another than it was exported with
@@ -73,7 +73,7 @@ def measured(traced: Traced, part: Exporter, written: Written, pairs: int) -> di
         "samples": len(every[0]),
         "bytes": sum(path.stat().st_size for path in written.path.parent.glob(f"{written.path.name}*")),  # large weights are beside it
         "peak_memory_bytes": peak_memory(part, written.path, batches[0]),
-        "latency": _latency(traced, run, BATCHES if written.batch_size is None else [written.batch_size], pairs) if pairs else {},
+        "latency": _latency(traced, run, [size] if size else BATCHES, pairs) if pairs else {},
     }
 
 

@@ -86,7 +86,7 @@ class Model(Part):
 
         rows: (rows, columns) fp64 on the CPU; weights: (resamples, rows) fp64, how often each row counts.
         """
-        raise NotImplementedError(f"{type(self).__name__}.metrics gives rows as {name!r}, of which `curves` must make metrics")
+        raise ConfigError(f"{type(self).__name__}: its `metrics` gives rows as {name!r}, and it has no `curves` to make metrics of them; give it that method")
 
     def following(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Metrics that are functions of the means of others, such as perplexity. Each is (resamples,), as the `means` are, fp64 on the CPU."""
