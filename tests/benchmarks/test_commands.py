@@ -80,3 +80,17 @@ def test_step_cli_and_save_print_their_tables(tmp_path: Path) -> None:
     assert "--help, wall" in done.stdout
     tables = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["tables"]
     assert [len(table["rows"]) for table in tables] == [2, 8, 1]
+
+
+@pytest.mark.large
+@pytest.mark.timeout(1800)  # 24 commands, each of which imports PyTorch
+def test_shards_prints_what_a_rank_needs_for_each_chain(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "shards", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    (table,) = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["tables"]
+    cases = [f"{chain}, 4 M parameters, 2 ranks" for chain in ("prune, int8", "low rank")]
+    assert [row["case"] for row in table["rows"]] == cases
+    for row in table["rows"]:
+        assert row["case"] in done.stdout
+        assert row["ratio"]["count"] == 6
+        assert float(row["theirs"].removesuffix(" MB")) > 16  # the model's own values

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -15,7 +17,8 @@ from trainer.compress.low_rank import LowRank
 from trainer.compress.subject import Change, Subject, cut, error, local, whole
 
 DAMPING = 1e-6  # of the mean of the Gram matrix's diagonal: an input that is always zero has no Cholesky factor
-HALVINGS = 200  # to the last bit of a price, which may be a billionth and less
+HALVINGS = 100  # of a price, which may be a billionth and less
+LEAST = 0.5  # of the rank that a layer would have if all were alike
 
 
 class LowRankLinear(CompressedLayer):
@@ -57,7 +60,7 @@ class LowRankConv2d(CompressedLayer):
 def factor(subject: Subject, knobs: LowRank) -> Change:
     """The chosen layers as products of two, those whose product would not be smaller as they are."""
     layers = knobs.chosen(subject.layers())
-    ranks = _allotted(subject, layers, knobs) if knobs.ratio is not None and not knobs.uniform else {}
+    ranks = _allotted(subject, layers, knobs) if knobs.ratio is not None else {}
     change = Change()
     for name, statistic in _statistics(subject, layers, knobs):
         layer = layers[name]
@@ -65,7 +68,7 @@ def factor(subject: Subject, knobs: LowRank) -> Change:
         assert isinstance(weight, Tensor)
         matrix, root = _whitened(weight, statistic)
         u, s, vt = torch.linalg.svd(matrix if root is None else matrix @ root, full_matrices=False)
-        rank = ranks[name] if ranks else _rank(s, matrix.shape, knobs)
+        rank = ranks[name] if ranks else _rank(s, knobs)
         if rank * sum(matrix.shape) >= matrix.numel():
             change.told[name] = {"rank": min(matrix.shape), "error": 0.0}
             continue
@@ -106,36 +109,48 @@ def _allotted(subject: Subject, layers: dict[str, nn.Module], knobs: LowRank) ->
     for name, statistic in _statistics(subject, layers, knobs):
         matrix, root = _whitened(layers[name].weight, statistic)  # type: ignore[arg-type]
         squares[name], shapes[name] = torch.linalg.svdvals(matrix if root is None else matrix @ root).square(), tuple(matrix.shape)
-    return allot(squares, shapes, (1 - knobs.ratio) * sum(outputs * inputs for outputs, inputs in shapes.values()))
+    return allot(squares, shapes, 1 - knobs.ratio)
 
 
-def allot(squares: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], parameters: float) -> dict[str, int]:
-    """The rank of each layer, of `shapes` (outputs, inputs), with which least of the `squares` of their singular values, as shares of
-    their sum in each, is lost for what they take: `parameters` at most, but for a rank of 1, which is the least.
+def allot(squares: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], left: float) -> dict[str, int]:
+    """The rank of each layer, of `shapes` (outputs, inputs), with which together they take the share `left` of their parameters, or a little less.
 
-    A rank whose product would not be smaller means the layer as it is. For every price of a parameter each layer has a rank that is
-    best for it; the price is the lowest at which all of them together are few enough, found by halving (Everett 1963).
+    What is lost in a layer is the share of its `squares` of singular values that goes. It is weighed by outputs + inputs, which is what
+    a rank takes, so that a share is worth as much everywhere; the sum is the least that there is. But no layer goes below half
+    of the rank that it would have if all were alike: where a few directions have nearly all of the energy, as some inputs of language models do,
+    the shares of the others say too little. A rank whose product would not be smaller means the layer as it is.
+
+    For every price of a rank each layer has one that is best for it; the price is the lowest at which they all take little enough, found
+    by halving (Everett 1963, https://doi.org/10.1287/opre.11.3.399). What is left over then, for no price asks for the ranks just below
+    the layer as it is, goes rank by rank to where most is lost.
     """
-    shares = {name: each / each.sum().clamp(min=torch.finfo(each.dtype).tiny) for name, each in squares.items()}
-    lost = {name: each.sum() - each.cumsum(0) for name, each in shares.items()}
+    shares = {name: (each / each.sum().clamp(min=torch.finfo(each.dtype).tiny)).tolist() for name, each in squares.items()}
+    lost = {name: list(itertools.accumulate(reversed(each)))[::-1] for name, each in shares.items()}
+    even = {name: outputs * inputs / (outputs + inputs) for name, (outputs, inputs) in shapes.items()}  # the rank at which nothing is saved
+    most = left * sum(map(math.prod, shapes.values()))
 
     def best(price: float) -> dict[str, int]:
         found = {}
-        for name, (outputs, inputs) in shapes.items():
-            each = outputs + inputs
-            rank = max(1, int((shares[name] > price * each).sum()))
-            dense = price * outputs * inputs <= float(lost[name][rank - 1]) + price * rank * each
-            found[name] = min(outputs, inputs) if dense else rank
+        for name, each in shares.items():
+            rank = max(1, int(LEAST * left * even[name]), bisect_left(each, -price, key=lambda share: -share))
+            stays = rank >= even[name] or price * even[name] <= lost[name][rank] + price * rank
+            found[name] = len(each) if stays else rank
         return found
 
     def taken(ranks: Mapping[str, int]) -> int:
         return sum(min(ranks[name] * sum(shape), math.prod(shape)) for name, shape in shapes.items())
 
-    low, high = 0.0, 1.0  # at a price of 1 a share is never worth it
+    low, high = 0.0, 1.0  # at a price of 1 no share is worth it
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if taken(best(middle)) <= parameters else (middle, high)
-    return best(high)
+        low, high = (low, middle) if taken(best(middle)) <= most else (middle, high)
+    ranks = best(high)
+    room = most - taken(ranks)
+    while fit := [name for name, rank in ranks.items() if sum(shapes[name]) <= room and rank + 1 < even[name]]:
+        name = max(fit, key=lambda name: shares[name][ranks[name]])
+        ranks[name] += 1
+        room -= sum(shapes[name])
+    return ranks
 
 
 def _root(gram: Tensor) -> Tensor:
@@ -144,9 +159,7 @@ def _root(gram: Tensor) -> Tensor:
     return torch.linalg.cholesky(gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
 
 
-def _rank(s: Tensor, shape: torch.Size, knobs: LowRank) -> int:
-    if knobs.ratio is not None:
-        return max(1, int((1 - knobs.ratio) * shape[0] * shape[1] / (shape[0] + shape[1])))
+def _rank(s: Tensor, knobs: LowRank) -> int:
     assert knobs.energy is not None
     share = s.square().cumsum(0) / s.square().sum()
     return int((share < knobs.energy).sum()) + 1

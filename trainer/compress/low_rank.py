@@ -17,11 +17,9 @@ class LowRank(Compressor):
     """Truncated SVD, plain or whitened by the inputs (SVD-LLM, Wang et al. 2024, arXiv:2403.07378)."""
 
     ratio: float | None = 0.2
-    """Share of the parameters of the chosen layers that is saved, the same in each."""
+    """Share of the parameters of all chosen layers together that is saved, where it loses least of their singular values."""
     energy: float | None = None
     """Instead of `ratio`: each layer keeps the fewest singular values whose squares are this share of their sum."""
-    uniform: bool = False
-    """x"""
     whiten: bool = True
     """Keep what matters for the inputs that calibration data gives, and not what matters for the weights alone."""
     calibration_samples: int = 128

@@ -82,12 +82,13 @@ class WeightScan(Scan):
     knobs: Prune
 
     def __init__(self, subject: Subject, knobs: Prune, layers: dict[str, nn.Module]) -> None:
-        super().__init__(subject, knobs, Weights({name: _parts(layer.weight, knobs) for name, layer in layers.items()}))  # type: ignore[arg-type]
-        self._layers = layers
         self._norms: dict[str, Tensor] = {}
         if knobs.importance is Importance.wanda:
             for sums in block_by_block(subject, layers, knobs.calibration_samples, squares):
                 self._norms |= {name: square.sqrt() for name, square in sums.items()}
+            layers = {name: layer for name, layer in layers.items() if name in self._norms}  # not what no sample comes to
+        self._layers = layers
+        super().__init__(subject, knobs, Weights({name: _parts(layer.weight, knobs) for name, layer in layers.items()}))  # type: ignore[arg-type]
 
     def touched(self, shares: Shares) -> list[Tensor]:
         return [local(self._layers[name].weight) for name, share in shares.items() if share]  # type: ignore[arg-type]
