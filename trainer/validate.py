@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from trainer.compress.base import called
 from trainer.errors import ConfigError, missing_extra
 from trainer.units import interval
 
@@ -132,10 +132,8 @@ def check_values(config: Any) -> None:
     ):
         part.validate()
     for name, part in config.compress.items():
-        try:
+        with called(name):
             part.validate()
-        except ConfigError as error:  # which calls it by its own name, whatever it is called in this chain
-            raise type(error)(re.sub(r"^compress\.\w+", f"compress.{name}", str(error))) from None
     if config.wandb.enabled and find_spec("wandb") is None:
         raise missing_extra("wandb", "wandb", "wandb.enabled=true")
     world_size = config.launcher.world_size(config)

@@ -145,6 +145,11 @@ def test_a_hugging_face_directory_takes_the_place_of_a_run(trained, tmp_path):
         (["compress=[]"], "compress: is empty"),
         (["compress=[quantize,prune]"], "compress=[quantize,prune]: nothing can follow quantize"),
         (["compress=[distill,prune]"], "compress=[distill,prune]: distill wins back what was lost before it, and stands first"),
+        (["compress=[winograd,prune]"], "compress=[winograd,prune]: nothing can follow winograd, which leaves a form that another would take the place of"),
+        (
+            ["compress=[low_rank,prune_structured]"],
+            "compress=[low_rank,prune_structured]: prune_structured needs layers in their plain form, and low_rank leaves them in another; put",
+        ),
         (["compress=[pruen]"], "compress=pruen: there is no such compress; did you mean 'prune'?"),
         (["compress=[prune]", "compress.prune.sparsity=1"], "compress.prune.sparsity=1.0: must be between 0 and 1"),
         (["compress=[low_rank]", "compress.low_rank.ratio=-0.1"], "compress.low_rank.ratio=-0.1: must be between 0 and 1"),
@@ -185,6 +190,26 @@ def test_what_does_not_fit_the_model_is_said_before_it_is_compressed(trained, ca
     before = sorted((trained / "compressed").iterdir())
     assert posttrain([str(trained), "compress=[low_rank]", *given]) == 2
     assert said in capsys.readouterr().err
+    assert sorted((trained / "compressed").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["compress=[prune,distill,winograd]"],
+            "compress.winograd: none of the 7 chosen layers of the model (of 7) is a 3x3 convolution",
+        ),
+        (
+            ["+compress@compress.slimmer=prune_structured", "compress.slimmer.macs=0.01", "compress.slimmer.calibration_samples=2"],
+            "compress.slimmer.macs=0.01: 0.",
+        ),
+    ],
+)
+def test_what_only_the_model_can_tell_is_said_before_it_is_trained_or_changed(trained, capsys, given, said):
+    before = sorted((trained / "compressed").iterdir())
+    assert posttrain([str(trained), *given]) == 2
+    assert f"error: {said}" in capsys.readouterr().err
     assert sorted((trained / "compressed").iterdir()) == before
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 
     from trainer.compress.subject import Change, Subject
     from trainer.models.base import Model
+
+
+@contextmanager
+def called(name: str) -> Iterator[None]:
+    """What is wrong with a method, which calls itself by its own name, is said of the `name` that it has in its chain."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(re.sub(r"^compress\.\w+", f"compress.{name}", str(error))) from None
 
 
 @dataclass(kw_only=True)
@@ -40,8 +51,12 @@ class FineTune:
 class Compressor(Part):
     """One way to make a trained model smaller. What it does is called on every rank with the same arguments."""
 
-    packs: ClassVar[bool] = False
-    """Whether the layers it leaves hold no plain weights any more, so that nothing may follow it."""
+    ends: ClassVar[str] = ""
+    """Why nothing may follow it; empty: something may."""
+    reforms: ClassVar[bool] = False
+    """Whether it leaves layers in another form."""
+    plain: ClassVar[bool] = False
+    """Whether no layer may have another form when it comes."""
     recovers: ClassVar[bool] = False
     """Whether it wins back quality that methods before it have lost, so that it cannot be the first."""
     layers: list[str] = field(default_factory=lambda: ["*"])

@@ -31,7 +31,7 @@ class Binarize(Compressor):
     """Binary weights (BinaryConnect, Courbariaux et al. 2015, arXiv:1511.00363; XNOR-Net, Rastegari et al. 2016, arXiv:1603.05279,
     section 3.1) or ternary ones (BitNet b1.58, Ma et al. 2024, arXiv:2402.17764)."""
 
-    packs: ClassVar[bool] = True
+    ends: ClassVar[str] = "leaves no plain weights"
 
     kind: Kind = Kind.ternary
     """binary: the sign, times the mean of |W| of each row, in 1 bit; ternary: W / mean |W| of the layer, rounded, in 2 bits."""

@@ -13,7 +13,7 @@ from trainer.compress.binarize import Activations, Binarize, Kind
 from trainer.compress.digits import pack, packed_width, unpack
 from trainer.compress.exact import Straight, Window, one_scale, product, to_levels
 from trainer.compress.form import CompressedLayer
-from trainer.compress.subject import Change, Subject, cut, joined, local, whole
+from trainer.compress.subject import Change, Subject, cut, joined, local, relative, whole
 from trainer.compress.trained import Effective, TrainedConv2d, TrainedLinear
 
 UNPACKED = 2**19  # bytes of weights that are unpacked at a time: they stay in a core's cache until they are multiplied
@@ -150,7 +150,7 @@ def binarize(subject: Subject, knobs: Binarize) -> Change:
             float(whole(joined(row_sums(value), weight)).sum()) for value in ((wide - digits * by_row).square(), wide.square(), (digits == 0).to(wide))
         )
         change.forms[name] = (PackedConv2d if isinstance(layer, nn.Conv2d) else PackedLinear).form(**_form(knobs))
-        change.told[name] = {"error": (lost / all_of_it) ** 0.5 if all_of_it else 0.0, "zeros": zeros / weight.numel()}
+        change.told[name] = {"error": relative(lost, all_of_it), "zeros": zeros / weight.numel()}
         change.values[f"{name}.weight"] = joined(pack(knobs.kind, digits), weight)
         change.values[f"{name}.scale"] = scale
         if isinstance(layer.bias, Tensor):

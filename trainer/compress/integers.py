@@ -16,7 +16,7 @@ from trainer.compress.quantize import Kind, Quantize
 from trainer.compress.quantized import Dynamic, Int4Linear, Int8, Quantized, Static, pack4
 from trainer.compress.rounding import grid, of_range, round_rows, values_of
 from trainer.compress.student import pruned
-from trainer.compress.subject import Change, Subject, joined, local
+from trainer.compress.subject import Change, Subject, joined, local, relative
 from trainer.errors import ConfigError
 
 LAYERS: dict[Kind, type[Quantized]] = {Kind.int8: Int8, Kind.int8_dynamic: Dynamic, Kind.int8_static: Static, Kind.int4: Int4Linear}
@@ -92,7 +92,7 @@ def _quantized(layer: nn.Module, knobs: Quantize) -> tuple[dict[str, Tensor], di
     squares = torch.stack([(wide - values_of(found, to)).square().sum(), wide.square().sum()])
     dist.all_reduce(squares)
     lost, every = squares.tolist()
-    return values, {"error": (lost / every) ** 0.5 if every else 0.0}
+    return values, {"error": relative(lost, every)}
 
 
 def _ranges(subject: Subject, layers: dict[str, nn.Module], knobs: Quantize) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trainer.compress.base import Compressor
 from trainer.errors import ConfigError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True)
 class LowRank(Compressor):
     """Truncated SVD, plain or whitened by the inputs (SVD-LLM, Wang et al. 2024, arXiv:2403.07378)."""
+
+    reforms: ClassVar[bool] = True
 
     ratio: float | None = 0.2
     """Share of the parameters of all chosen layers together that is saved, where it loses least of their singular values."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainer.compress.calibrate import block_by_block, squares
 from trainer.compress.prune import Importance, Prune, Scope
 from trainer.compress.sensitivity import Rises, Scan, Shares, Sizes, chosen_shares, told_of
-from trainer.compress.subject import Change, Subject, local, rows_of, whole
+from trainer.compress.subject import Change, Subject, local, relative, rows_of, whole
 
 SPARSITY = 0.5  # where nothing is asked
 
@@ -28,7 +28,7 @@ def prune(subject: Subject, knobs: Prune) -> Change:
     dist.all_reduce(sums)
     told = {}
     for (name, _), (zeros, lost, every) in zip(figures, sums.tolist(), strict=True):
-        told[name] = {"zeros": zeros / layers[name].weight.numel(), "error": (lost / every) ** 0.5 if every else 0.0, **scanned.get(name, {})}  # type: ignore[union-attr, operator]
+        told[name] = {"zeros": zeros / layers[name].weight.numel(), "error": relative(lost, every), **scanned.get(name, {})}  # type: ignore[union-attr, operator]
     return Change(forms={name: {} for name in layers if knobs.finetune.steps}, told=told)
 
 

@@ -37,7 +37,7 @@ class Quantize(Compressor):
     """Symmetric int8 weights, one scale for each output, or asymmetric int4 weights, one scale and zero point for each group of inputs
     (Jacob et al. 2018, arXiv:1712.05877, and Krishnamoorthi 2018, arXiv:1806.08342)."""
 
-    packs: ClassVar[bool] = True
+    ends: ClassVar[str] = "leaves no plain weights"
 
     kind: Kind = Kind.int8
     """int8 and int4 save memory, and compute with floats; int8_dynamic (one scale a token, or an image) and int8_static (one scale and zero

@@ -79,6 +79,7 @@ def _variation(member: Member, layer: nn.Module, inputs: Mapping[str, Inputs]) -
 
 
 def inputs_of(subject: Subject, groups: tuple[Group, ...], layers: Mapping[str, nn.Module], knobs: PruneStructured) -> dict[str, Inputs]:
+    """Of each layer that reads one of `groups`. A collective."""
     readers = {member.layer: layers[member.layer] for group in groups for member in group.readers()}
     found = {}
     for sums in block_by_block(subject, readers, knobs.calibration_samples, _moments, view=channels):

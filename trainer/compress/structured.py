@@ -22,6 +22,7 @@ class PruneStructured(Scanned):
     method: ClassVar[str] = "prune_structured"
     amounts: ClassVar[tuple[str, ...]] = ("ratio", "macs", "loss_rise")
     target: ClassVar[str] = "macs"
+    plain: ClassVar[bool] = True
 
     ratio: float | None = None
     """Share of the channels of each layer that goes. Give this, or `macs`, or `loss_rise`; without any it is 0.2."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trainer.compress.base import Compressor
 from trainer.errors import ConfigError
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True)
 class Winograd(Compressor):
     """Minimal filtering F(2x2, 3x3) and F(4x4, 3x3) (Lavin and Gray 2015, arXiv:1509.09308) of 3x3 convolutions with stride 1. The weights
-    stay as they are: put it last, for a method that changes the layer's form again takes its place."""
+    stay as they are."""
+
+    ends: ClassVar[str] = "leaves a form that another would take the place of"
 
     tile: int = 4
     """Outputs along one side of a tile: 2, with 2.25 times fewer multiplications, or 4, with 4 times fewer and a greater rounding error."""

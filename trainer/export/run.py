@@ -38,9 +38,9 @@ def export(config: Config, run_dir: Path) -> dict[str, Any]:
         place = run_dir / EXPORTED / name
         if place.exists():
             shutil.rmtree(place)  # of an earlier model
-        with whole_or_nothing(place) as partial:
-            partial.mkdir()
-            for written in part.export(traced, partial):
+        with whole_or_nothing(place) as folder:
+            folder.mkdir()
+            for written in part.export(traced, folder):
                 figures[f"{name}/{written.path.name}"] = measured(traced, part, written, config.posttrain.latency_pairs)
     write_whole(run_dir / EXPORTED / FIGURES, json.dumps(figures, indent=1))
     return figures

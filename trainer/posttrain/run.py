@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 LAYERS, FIGURES = "layers.json", "figures.json"
-PREPARE, COMPRESS_WORK, MEASURE = (f"trainer.posttrain.worker:{work}" for work in ("prepare", "compress", "measure"))
+CHECK, PREPARE, COMPRESS_WORK, MEASURE = (f"trainer.posttrain.worker:{work}" for work in ("fit", "prepare", "compress", "measure"))
 
 
 def check(config: Config) -> None:
@@ -38,16 +38,18 @@ def check(config: Config) -> None:
     """
     if not (config.compress or config.export):
         raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], or export=[onnx]")
-    packed = None
+    last = reformed = None
     for name, part in config.compress.items():
+        chain = f"compress=[{','.join(config.compress)}]"
         if part.recovers and name == next(iter(config.compress)):
-            raise ConfigError(
-                f"compress=[{','.join(config.compress)}]: {name} wins back what was lost before it, and stands first; put what compresses before it"
-            )
-        if packed is not None:
-            raise ConfigError(f"compress=[{','.join(config.compress)}]: nothing can follow {packed}, which leaves no plain weights; put {name} before it")
+            raise ConfigError(f"{chain}: {name} wins back what was lost before it, and stands first; put what compresses before it")
+        if last is not None:
+            raise ConfigError(f"{chain}: nothing can follow {last}, which {config.compress[last].ends}; put {name} before it")
+        if part.plain and reformed is not None:
+            raise ConfigError(f"{chain}: {name} needs layers in their plain form, and {reformed} leaves them in another; put {name} before it")
         part.training().validate(f"compress.{name}.finetune")
-        packed = name if part.packs else None
+        last = name if part.ends else None
+        reformed = name if part.reforms else reformed
 
 
 def posttrain(config: Config) -> None:
@@ -77,7 +79,10 @@ def _compressed(config: Config, run_dir: Path, source: Path) -> None:
     out = output(run_dir, config)
     at, number = source, 0
     told: dict[str, Any] = {}
-    for names, last in stages(config.compress):
+    parts = list(stages(config.compress))
+    if len(parts) > 1:  # before a training, and not after it
+        config.launcher.launch(_on(config, source, out), CHECK)
+    for names, last in parts:
         stage = dataclasses.replace(config, compress={name: config.compress[name] for name in names})
         tune = config.compress[names[0]].training()
         if tune.steps:

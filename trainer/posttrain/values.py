@@ -73,16 +73,9 @@ def changed(subject: Subject, change: Change, config: Config) -> Subject:
         base, forms = (before.base, before.forms) if isinstance(before, Compressed) else (before, {})
         forms = {name: form for name, form in {**forms, **change.forms}.items() if form}
         model = Compressed(base=base, forms=forms)
-    engine = without_values(model, config, subject.samples, subject.engine.device)
-    _take(engine, {**subject.values(), **change.values})
-    return dataclasses.replace(subject, model=model, engine=engine)
-
-
-def _named(engine: Engine) -> Mapping[str, Tensor]:
-    return {name.removeprefix(MODEL): value for name, value in model_state(engine).items()}
-
-
-@torch.no_grad()
-def _take(engine: Engine, values: Mapping[str, Tensor]) -> None:
-    for name, target in _named(engine).items():
-        local(target).copy_(local(values[name]))
+    now = dataclasses.replace(subject, model=model, engine=without_values(model, config, subject.samples, subject.engine.device))
+    values = {**subject.values(), **change.values}
+    with torch.no_grad():
+        for name, target in now.values().items():
+            local(target).copy_(local(values[name]))
+    return now

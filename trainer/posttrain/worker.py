@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from trainer import config as configs
 from trainer import distributed
 from trainer import worker as training
 from trainer.checkpoint.directory import list_whole, read_manifest
 from trainer.checkpoint.save import write
-from trainer.compress.base import Compressor
-from trainer.compress.subject import Change, Subject
+from trainer.compress.base import Compressor, called
+from trainer.compress.subject import Change, Subject, layers_of
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
@@ -46,6 +47,15 @@ def compress(config: Config, place: Place, asked: list[int] | None = None) -> No
         ConfigError: a method does not fit the model.
     """
     _with_ranks(partial(_change, lambda part, subject: part.run(subject)), config, place, asked)
+
+
+def fit(config: Config, place: Place, asked: list[int] | None = None) -> None:
+    """Refuse a chain whose methods do not all fit the model of the checkpoint, before the first of them trains.
+
+    Raises:
+        ConfigError: names the method.
+    """
+    _with_ranks(_fit, config, place, asked)
 
 
 def import_model(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -77,11 +87,11 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
     assert found is not None
     check_quality(config.posttrain.quality, found.means())
     subject = Subject(config.model, engine, samples, config.eval.batch_size)
-    for name, part in config.compress.items():
-        part.check(subject.layers(), f"compress.{name}")
+    _check(config, subject.layers())
     told: dict[str, Any] = {}
     for name, part in config.compress.items():
-        change = do(part, subject)
+        with called(name):
+            change = do(part, subject)
         told[name] = change.told
         subject = values.changed(subject, change, config)
     made = dataclasses.replace(
@@ -91,6 +101,18 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
     if dist.get_rank() == 0:
         write_whole(out / LAYERS, json.dumps({name: layers for name, layers in told.items() if layers}))
     dist.barrier()
+
+
+def _fit(config: Config, start: Path, out: Path, device: torch.device) -> None:
+    spec = config.data.open("train").spec
+    with torch.device("meta"):
+        module = config.model.build(spec)
+    _check(config, layers_of(config.model, module))
+
+
+def _check(config: Config, layers: Mapping[str, nn.Module]) -> None:
+    for name, part in config.compress.items():
+        part.check(layers, f"compress.{name}")
 
 
 def _import(config: Config, start: Path, out: Path, device: torch.device) -> None:
