@@ -58,6 +58,16 @@ class Batch:
         encoded = self.columns[name].cast(pyarrow.string()).dictionary_encode()
         return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
 
+    def row_numbers(self) -> np.ndarray:
+        """(rows,) int64, from 0."""
+        return np.arange(self.first, self.first + self.rows, dtype="<i8")
+
+    def texts(self, name: str, rows: np.ndarray) -> list[str | None]:
+        """The cells of `rows` (places in this batch) as text; None where a cell is empty."""
+        import pyarrow
+
+        return self.columns[name].take(pyarrow.array(rows)).cast(pyarrow.string()).to_pylist()
+
     def where(self, name: str, row: int) -> str:
         """Row `row` of this batch, for people: rows count from 1, the header not included."""
         return f"{self.path}: column {name!r}, row {self.first + row + 1}"
@@ -86,18 +96,42 @@ def kinds(path: Path) -> dict[str, bool]:
     return {field.name: types.is_integer(field.type) or types.is_floating(field.type) or types.is_decimal(field.type) for field in schema}
 
 
-def batches(path: Path, columns: Sequence[str]) -> Iterator[Batch]:
+def batches(path: Path, columns: Sequence[str], chosen: np.ndarray | None = None) -> Iterator[Batch]:
     """The table in order, a few megabytes at a time.
+
+    Args:
+        chosen: numbers of rows, from 0, rising: row groups of Parquet without any of them need not be read. None: all.
 
     Raises:
         ConfigError: the file is broken.
     """
-    first = 0
     with _errors(path):
-        is_parquet = path.suffix.lower() == ".parquet"
-        for batch in _parquet_file(path).iter_batches(_ROWS, columns=list(columns)) if is_parquet else _csv_reader(path, columns):
+        for first, batch in _parquet_batches(path, columns, chosen) if path.suffix.lower() == ".parquet" else _csv_batches(path, columns):
             yield Batch(path, first, {name: batch.column(name) for name in columns}, batch.num_rows)
+
+
+def _parquet_batches(path: Path, columns: Sequence[str], chosen: np.ndarray | None) -> Iterator[tuple[int, Any]]:
+    """(number of its first row, batch)."""
+    file = _parquet_file(path)
+    ends = np.cumsum([0] + [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]).tolist()
+    groups = range(file.num_row_groups)
+    parts = [(0, groups)] if chosen is None else [(ends[group], [group]) for group in groups if _any_in(chosen, ends[group], ends[group + 1])]
+    for first, group in parts:
+        for batch in file.iter_batches(_ROWS, row_groups=list(group), columns=list(columns)):
+            yield first, batch
             first += batch.num_rows
+
+
+def _any_in(chosen: np.ndarray, first: int, end: int) -> bool:
+    return bool(np.searchsorted(chosen, first) < np.searchsorted(chosen, end))
+
+
+def _csv_batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """(number of its first row, batch)."""
+    first = 0
+    for batch in _csv_reader(path, columns):
+        yield first, batch
+        first += batch.num_rows
 
 
 @contextmanager

@@ -98,19 +98,20 @@ def write_table(knobs: Tabular, place: Path) -> dict[str, Any]:
         for column in (*features, target):
             column.fit(batch, ~is_eval)
     checksum = hashlib.sha256()
-    parts = [(split, kind) for split in ("train", "eval") for kind in ("features", "labels")]
+    parts = [(split, kind) for split in ("train", "eval") for kind in ("features", "labels", "rows")]
     files = {part: (place / ".".join(part)).open("wb") for part in parts}
     for batch, is_eval in _rows(knobs, path, evaluated, names):
-        arrays = {"features": _features(knobs, features, batch), "labels": _labels(target, batch)}
+        arrays = {"features": _features(knobs, features, batch), "labels": _labels(target, batch), "rows": batch.row_numbers()}
         for split, kind in parts:
             data = arrays[kind][is_eval if split == "eval" else ~is_eval].tobytes()
-            checksum.update(data)
             files[split, kind].write(data)
+            if kind != "rows":  # where a sample came from does not change it
+                checksum.update(data)
     for file in files.values():
         file.close()
     return {
         "files": {name: (place / name).stat().st_size for name in map(".".join, parts)},
-        "feature_names": [name for column in features for name in _feature_names(knobs, column)],
+        "columns": [list(feature) for column in features for feature in _origins(knobs, column)],
         "classes": target.categories(),
         "class_entropy": entropy(np.asarray(list(target.counts.values()))) if target.counts else None,
         "sha256": checksum.hexdigest(),
@@ -146,12 +147,13 @@ def _rows(knobs: Tabular, path: Path, evaluated: Path | None, names: Sequence[st
             yield batch, np.ones(batch.rows, bool)
 
 
-def _feature_names(knobs: Tabular, column: Column) -> list[str]:
+def _origins(knobs: Tabular, column: Column) -> list[tuple[str, str | None]]:
+    """(column, category) of each feature that `column` becomes."""
     from trainer.data.tabular import Encoding
 
     if column.is_number or knobs.encoding is Encoding.ordinal:
-        return [column.name]
-    return [f"{column.name}={category}" for category in column.categories()]
+        return [(column.name, None)]
+    return [(column.name, category) for category in column.categories()]
 
 
 def _features(knobs: Tabular, columns: Sequence[Column], batch: Batch) -> np.ndarray:

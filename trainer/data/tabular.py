@@ -15,9 +15,9 @@ from trainer.data.cache import cached, digest, file_stamp
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trainer.data.base import Samples
+    from trainer.data.table_samples import TableSamples
 
-FORMAT = 1  # of the files in the cache
+FORMAT = 2  # of the files in the cache
 
 
 class Task(Enum):
@@ -76,14 +76,16 @@ class Tabular(Data):
         if self.target in self.features:
             raise ConfigError(f"data.features={self.features}: must not hold data.target={self.target}")
 
-    def open(self, split: str) -> Samples:
-        from trainer.data.arrays import ArraySamples, map_rows
+    def open(self, split: str) -> TableSamples:
+        from trainer.data.arrays import map_rows
+        from trainer.data.table_samples import Feature, TableSamples
         from trainer.data.table_write import write_table
 
         knobs = {item.name: str(getattr(self, item.name)) for item in dataclasses.fields(self)}
         stamps = [file_stamp(Path(path)) for path in (self.path, self.eval_path) if path is not None]
         place, index = cached("tabular", digest([FORMAT, stamps, knobs]), lambda place: write_table(self, place))
-        names = index["feature_names"]
+        columns = [Feature(*origin) for origin in index["columns"]]
+        names = [column if category is None else f"{column}={category}" for column, category in columns]
         rows = map_rows(place / f"{split}.features", "<f4", [len(names)])
         labels = map_rows(place / f"{split}.labels", "<i8" if index["classes"] else "<f4", ())
         if not len(labels):
@@ -96,4 +98,7 @@ class Tabular(Data):
             spec["classes"] = len(index["classes"])
             facts |= {"class_names": index["classes"], "class_entropy": index["class_entropy"]}
         fingerprint = digest([split, index["sha256"], spec])
-        return ArraySamples("features", rows, labels, spec, fingerprint, facts)
+        source = Path(self.path if split == "train" or self.eval_path is None else self.eval_path)
+        row_numbers = map_rows(place / f"{split}.rows", "<i8", ())
+        stamp = stamps[source != Path(self.path)]
+        return TableSamples(rows, labels, spec, fingerprint, facts, source=source, stamp=stamp, row_numbers=row_numbers, columns=columns)
