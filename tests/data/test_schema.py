@@ -117,7 +117,7 @@ def test_a_changed_schema_is_asked_again(tmp_path, rules):
     knobs = Tabular(path=str(path), target="y", features=["income"], schema=str(place))
     fingerprint = knobs.open("train").fingerprint
     place.write_text(place.read_text().replace("max: 4", "max: 3"))
-    with pytest.raises(ConfigError, match="column 'children', row .*: is out of range; right would be an integer from 0 to 3"):
+    with pytest.raises(ConfigError, match=r"column 'children', row .*: is out of range; right would be an integer from 0 to 3"):
         knobs.open("train")
     place.write_text(place.read_text().replace("max: 3", "max: 9"))
     assert knobs.open("train").fingerprint == fingerprint  # the same samples

@@ -120,7 +120,7 @@ class Tabular(Data):
         from trainer.data.table_write import write_table
 
         rules = None if self.schema is None else schema.load(Path(self.schema))
-        knobs = {item.name: str(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        knobs = {item.name: str(getattr(self, item.name)) for item in dataclasses.fields(self) if item.name != "schema"}
         stamps = [file_stamp(Path(path)) for path in (self.path, self.eval_path) if path is not None]
         place, index = cached("tabular", digest([FORMAT, stamps, knobs, rules and rules.digest()]), lambda place: write_table(self, rules, place))
         columns = [Feature(*origin) for origin in index["columns"]]
