@@ -10,6 +10,7 @@ from pathlib import Path
 from trainer.data import leakage, schema
 from trainer.data.survey import ColumnFacts, survey
 from trainer.data.table_samples import TableSamples
+from trainer.data.table_write import check_names
 from trainer.data.tabular import Tabular
 from trainer.errors import ConfigError
 
@@ -80,9 +81,10 @@ def examine(knobs: Tabular, options: ExamineOptions) -> Examined:
     """Examine the table of `knobs`; where there is no schema yet it is inferred from `data.path` and written.
 
     Raises:
-        ConfigError: a file that cannot be read, a schema that is none.
+        ConfigError: a file that cannot be read, a column that it does not have, a schema that is none.
     """
     place, path = schema_path(knobs), Path(knobs.path)
+    check_names(knobs, path)
     facts = survey(path)
     if not facts[0].rows:
         raise ConfigError(f"{path}: has no rows")

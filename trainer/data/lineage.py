@@ -44,8 +44,10 @@ def transforms(knobs: Tabular, numbers: int, categories: int, filled: Mapping[st
     if knobs.missing is Missing.mean and filled:
         steps.append("empty numbers take the training split's mean: " + ", ".join(f"{name} ({count:,} cells)" for name, count in filled.items()))
     if numbers and knobs.standardize:
-        steps.append(f"{numbers} columns of numbers: minus the training split's mean, over its standard deviation")
+        steps.append(f"{numbers} column{'s'[: numbers != 1]} of numbers: minus the training split's mean, over its standard deviation")
     if categories:
         onehot = "one feature per category of the training split" + (", all 0 for others" if knobs.unseen is Unseen.zero else "")
-        steps.append(f"{categories} columns of categories: {onehot if knobs.encoding is Encoding.onehot else 'the place in sorted order'}")
+        steps.append(
+            f"{categories} column{'s'[: categories != 1]} of categories: {onehot if knobs.encoding is Encoding.onehot else 'the place in sorted order'}"
+        )
     return [*steps, "float32"]

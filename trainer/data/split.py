@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from trainer.data import commands, splits
-from trainer.data.table import batches, kinds
+from trainer.data.table import batches
+from trainer.data.table_write import check_names
 from trainer.data.tabular import Tabular, Task
 from trainer.errors import ConfigError
 
@@ -53,10 +54,7 @@ def split(knobs: Tabular, options: SplitOptions) -> int:
     for place in out.values():
         if place.exists():
             raise ConfigError(f"{place}: is there already; remove it, or say where with split.out=DIR")
-    names = list(kinds(path))
-    for key, name in (("target", knobs.target), ("group", knobs.group), ("time", knobs.time)):
-        if name is not None and name not in names:
-            raise ConfigError(f"data.{key}: {path} has no column {name!r}; it has: {', '.join(names)}")
+    names = list(check_names(knobs, path))
     begin, _ = splits.rule(knobs, path)
     choose = begin()
     counts: dict[str, Counter[str]] = {name: Counter() for name in out}

@@ -40,6 +40,8 @@ class TableSamples(ArraySamples):
     ) -> None:
         super().__init__("features", rows, labels, spec, fingerprint, facts)
         self.source, self._stamp = source, list(stamp)
+        self.labels = labels
+        """(samples,) int64 classes or float32 numbers."""
         self.row_numbers = row_numbers
         """(samples,) int64, from 0, the header not counted; rising."""
         self.columns = tuple(columns)

@@ -169,13 +169,23 @@ def _check_categories(knobs: Tabular, column: Column, path: Path) -> None:
         )
 
 
-def _columns(knobs: Tabular, path: Path) -> tuple[list[Column], Column]:
+def check_names(knobs: Tabular, path: Path) -> dict[str, bool]:
+    """The columns of the table at `path` and whether each holds numbers (`kinds`), where it has all that the knobs name.
+
+    Raises:
+        ConfigError: it has not; names the knob.
+    """
     found = kinds(path)
     by = {"target": [knobs.target], "features": knobs.features, "categorical": knobs.categorical, "group": [knobs.group], "time": [knobs.time]}
     for key, names in by.items():
         for name in filter(None, names):
             if name not in found:
                 raise ConfigError(f"data.{key}: {path} has no column {name!r}; it has: {', '.join(found)}")
+    return found
+
+
+def _columns(knobs: Tabular, path: Path) -> tuple[list[Column], Column]:
+    found = check_names(knobs, path)
     classify = knobs.task is Task.classification
     if not classify and not found[knobs.target]:
         raise ConfigError(f"data.target={knobs.target}: data.task=regression needs numbers, and the column in {path} holds text")
