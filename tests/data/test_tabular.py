@@ -111,7 +111,7 @@ def test_split_is_stable():
 
 CSV_ERRORS = {
     "x,y\n1,a\n,b\n": "{path}: column 'x', row 2: the cell is empty; data.missing=mean takes the training split's mean",
-    "x,y\n1,a\n2,\n": "{path}: column 'y', row 2: the cell is empty; categories have no mean: fill it, or leave the column out of data.features",
+    "x,y\n1,a\n2,\n": "{path}: column 'y', row 2: the cell is empty; every row needs a target",
     "x,y\n1,a\ninf,b\n": "{path}: column 'x', row 2: is infinite",
     "x,y\n1,a\n2\n": "{path}: is broken: CSV parse error: Row #3: Expected 2 columns, got 1: 2",
     "": "{path}: is broken: Empty CSV file",

@@ -95,7 +95,7 @@ def _time_cut(knobs: Tabular, path: Path) -> tuple[float, bool]:
         place = count - max(1, round(count * knobs.eval_fraction))
         every.partition(place)
         cut = float(every[place])
-        if count > 1 and cut == float(every.min()):
+        if cut == float(every.min()):
             raise ConfigError(
                 f"data.time={knobs.time}: {path}: the last {knobs.eval_fraction:g} of the rows begin at the first time of all; nothing is before it"
             )

@@ -43,7 +43,8 @@ class Batch:
         try:
             if pyarrow.types.is_string(column.type):
                 column = pc.call_function("utf8_trim_whitespace", [column])
-            values = column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+            whole = pyarrow.types.is_integer(column.type)  # one above 2^53 becomes the nearest float
+            values = column.cast(pyarrow.float64(), safe=not whole).to_numpy(zero_copy_only=False)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
             row = _first_that_is_no(column, [pyarrow.float64()])
             raise ConfigError(

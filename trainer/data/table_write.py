@@ -19,6 +19,7 @@ from trainer.errors import ConfigError
 
 MOST_ONEHOT = 10_000
 """Categories of one column that may become features."""
+_LARGEST = 1e150  # its square is a float64 still
 
 
 @dataclass
@@ -40,6 +41,9 @@ class Column:
         """Take in the rows of `batch` that are `chosen`."""
         if self.is_number:
             values = batch.numbers(self.name)
+            if (huge := np.abs(values) > _LARGEST).any():
+                row = int(huge.argmax())
+                raise ConfigError(f"{batch.where(self.name, row)}: {values[row]:g} is too large to compute with; mend it, or leave the column out")
             self.empty += int(np.isnan(values).sum())
             self._fit_numbers(values[chosen & ~np.isnan(values)])
             return
@@ -72,13 +76,14 @@ class Column:
             return sorted(self.counts)
 
     def codes(self, batch: Batch, unseen: Unseen | None = None) -> np.ndarray:
-        """(rows,) the place of each row's category in `categories`; where `unseen` is zero, one past the last for any other.
+        """(rows,) the place of each row's category in `categories`; where `unseen` is zero, one past the last for any other. None: of the target.
 
         Raises:
             ConfigError: an empty cell, or a category that no training row has.
         """
         places, names = batch.categories(self.name)
-        batch.no_empty(self.name, places < 0, "categories have no mean: fill it, or leave the column out of data.features")
+        advice = "every row needs a target" if unseen is None else "categories have no mean: fill it, or leave the column out of data.features"
+        batch.no_empty(self.name, places < 0, advice)
         known = {name: place for place, name in enumerate(self.categories())}
         codes = np.asarray([known.get(name, len(known)) for name in names] or [0])[places]
         if unseen is not Unseen.zero and (codes == len(known)).any():
@@ -223,22 +228,20 @@ def _features(knobs: Tabular, columns: Sequence[Column], batch: Batch) -> np.nda
             continue
         values = batch.numbers(column.name)
         empty = np.isnan(values)
-        if knobs.missing is Missing.error or column.count == 0:
+        if knobs.missing is Missing.error:
             batch.no_empty(column.name, empty, "data.missing=mean takes the training split's mean")
+        if column.count == 0:
+            batch.no_empty(column.name, empty, "no training row has a value to take the mean of; leave the column out of data.features")
         values = np.where(empty, column.mean, values)
         parts.append((((values - column.mean) / column.scale()) if knobs.standardize else values)[:, None])
     with np.errstate(over="ignore"):
         rows = np.concatenate(parts, axis=1).astype("<f4")
     if not np.isfinite(rows).all():
-        _too_large(knobs, columns, batch, rows)
+        row, place = (int(found[0]) for found in np.nonzero(~np.isfinite(rows)))
+        name = [name for column in columns for name, _ in _origins(knobs, column)][place]
+        advice = "leave the column out" if knobs.standardize else "data.standardize=true, or leave the column out"
+        raise ConfigError(f"{batch.where(name, row)}: {batch.numbers(name)[row]:g} is too large for float32; {advice}")
     return rows
-
-
-def _too_large(knobs: Tabular, columns: Sequence[Column], batch: Batch, rows: np.ndarray) -> None:
-    row, place = (int(found[0]) for found in np.nonzero(~np.isfinite(rows)))
-    name = [name for column in columns for name, _ in _origins(knobs, column)][place]
-    advice = "leave the column out" if knobs.standardize else "data.standardize=true, or leave the column out"
-    raise ConfigError(f"{batch.where(name, row)}: {batch.numbers(name)[row]:g} is too large for float32; {advice}")
 
 
 def _labels(target: Column, batch: Batch) -> np.ndarray:
