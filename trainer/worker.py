@@ -297,6 +297,7 @@ def manifest_facts(config: Config, samples: Samples, launches: Sequence[str] = (
         "world_size": dist.get_world_size(),
         "versions": {"trainer": trainer.__version__, "torch": torch.__version__},
         "data_fingerprint": samples.fingerprint,
+        "data_lineage": samples.describe().get("lineage"),
         "data_spec": dict(samples.spec),
         MODEL_IDENTITY: config.model.identity(),
         LAUNCHES: list(launches),

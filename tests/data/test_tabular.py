@@ -111,7 +111,7 @@ def test_split_is_stable():
 
 CSV_ERRORS = {
     "x,y\n1,a\n,b\n": "{path}: column 'x', row 2: the cell is empty; data.missing=mean takes the training split's mean",
-    "x,y\n1,a\n2,\n": "{path}: column 'y', row 2: the cell is empty; categories have no mean: fill it, or leave the column out of data.features",
+    "x,y\n1,a\n2,\n": "{path}: column 'y', row 2: the cell is empty; every row needs a target",
     "x,y\n1,a\ninf,b\n": "{path}: column 'x', row 2: is infinite",
     "x,y\n1,a\n2\n": "{path}: is broken: CSV parse error: Row #3: Expected 2 columns, got 1: 2",
     "": "{path}: is broken: Empty CSV file",
@@ -136,7 +136,8 @@ def test_a_category_that_training_has_not_seen(tmp_path):
     (tmp_path / "b.csv").write_text("x,y\nred,a\nmauve,b\n")
     with pytest.raises(ConfigError) as caught:
         opened(tmp_path / "a.csv", target="y", eval_path=str(tmp_path / "b.csv"))
-    assert str(caught.value) == f"{tmp_path / 'b.csv'}: column 'x', row 2: the category 'mauve' is not in the training split"
+    told = f"{tmp_path / 'b.csv'}: column 'x', row 2: the category 'mauve' is not in the training split"
+    assert str(caught.value) == f"{told}; data.unseen=zero lets it in as a row that has none of the column's one-hot features"
 
 
 def test_text_far_down_in_a_column_of_numbers(tmp_path):

@@ -53,7 +53,8 @@ def describe_step(recent: Sequence[StepInfo], last_step: int) -> str:
 
 def describe_run(run: RunInfo) -> list[str]:
     """What is trained, how and on what; the formula of MFU and the peak it assumes."""
-    data = {**run.data, **({"fingerprint": str(run.data["fingerprint"])[:12]} if "fingerprint" in run.data else {})}  # whole in run.json
+    data = {key: value for key, value in run.data.items() if key != "lineage"}  # whole in run.json
+    data |= {"fingerprint": str(run.data["fingerprint"])[:12]} if "fingerprint" in run.data else {}
     facts = ", ".join(f"{key.replace('_', ' ')} {_fact(value)}" for key, value in data.items())
     lines = [
         f"run       {run.run_dir}",

@@ -45,6 +45,9 @@ class ArraySamples(Samples):
         chosen = np.asarray(indices)
         return {self._key: torch.from_numpy(self._rows[chosen] * self._scale), "labels": torch.from_numpy(self._labels[chosen])}
 
+    def flat(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._rows[first:last].reshape(last - first, -1) * self._scale, self._labels[first:last]
+
     def describe(self) -> Mapping[str, Any]:
         return {**super().describe(), **self._facts, **self.spec}
 
@@ -56,13 +59,17 @@ def map_rows(path: Path, dtype: str, shape: Sequence[int]) -> np.ndarray:
     return np.memmap(path, dtype, "r").reshape(-1, *shape)
 
 
-def chosen_for_eval(first: int, count: int, seed: int, eval_fraction: float) -> np.ndarray:
-    """Which of the rows [first, first + count) are for evaluation: a stable hash of (seed, row).
+def hashes(seed: Any, numbers: np.ndarray) -> np.ndarray:
+    """A stable uint64 hash of (seed, number) for each of `numbers` (uint64); `seed` is any plain value.
 
     The hash is SplitMix64 (Steele, Lea and Flood 2014), whose arithmetic is modulo 2^64.
     """
-    origin = int(digest(seed)[:16], 16)
-    z = np.uint64(origin) + np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = np.uint64(int(digest(seed)[:16], 16)) + (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (z ^ (z >> np.uint64(31))) < np.uint64(int(eval_fraction * 2**64))
+    return z ^ (z >> np.uint64(31))
+
+
+def chosen_for_eval(first: int, count: int, seed: int, eval_fraction: float) -> np.ndarray:
+    """Which of the rows [first, first + count) are for evaluation, by a stable hash of (seed, row)."""
+    return hashes(seed, np.arange(first, first + count, dtype=np.uint64)) < np.uint64(int(eval_fraction * 2**64))

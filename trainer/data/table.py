@@ -14,7 +14,9 @@ from trainer.data.cache import unreadable
 from trainer.data.records import first_line
 from trainer.errors import ConfigError, missing_extra
 
-_ROWS = 1 << 14  # of Parquet, at once
+_ROWS = 1 << 14  # of Parquet, at once, or fewer:
+_CELLS = 1 << 23
+_BLOCK, _WIDE, _MOST = 1 << 20, 1 << 14, 1 << 26  # bytes of CSV at once; more below a wide header: a column costs some time in each block
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ class Batch:
         try:
             if pyarrow.types.is_string(column.type):
                 column = pc.call_function("utf8_trim_whitespace", [column])
-            values = column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
-        except pyarrow.ArrowInvalid as error:
-            row = next(i for i, cell in enumerate(column.to_pylist()) if cell is not None and not _is_number(cell))
+            whole = pyarrow.types.is_integer(column.type)  # one above 2^53 becomes the nearest float
+            values = column.cast(pyarrow.float64(), safe=not whole).to_numpy(zero_copy_only=False)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
+            row = _first_that_is_no(column, [pyarrow.float64()])
             raise ConfigError(
                 f"{self.where(name, row)}: {column[row].as_py()!r} is not a number; to take the column as categories: data.categorical=[{name}]"
             ) from error
@@ -52,23 +55,83 @@ class Batch:
         return values
 
     def categories(self, name: str) -> tuple[np.ndarray, list[str]]:
-        """((rows,) places in the list, -1 where the cell is empty; the categories of this batch)."""
+        """((rows,) places in the list, -1 where the cell is empty; the categories of this batch).
+
+        Raises:
+            ConfigError: cells that hold lists, records or bytes.
+        """
+        import pyarrow
+        import pyarrow.compute as pc
+
+        column = self.columns[name]
+        try:
+            if pyarrow.types.is_nested(column.type):
+                raise pyarrow.ArrowInvalid("nested")
+            if pyarrow.types.is_floating(column.type):
+                column = pc.call_function("if_else", [pc.call_function("is_nan", [column]), pyarrow.scalar(None, column.type), column])
+            if pyarrow.types.is_primitive(column.type):  # fewer to make text of
+                column = column.dictionary_encode()
+                names = column.dictionary.cast(pyarrow.string())
+            else:
+                column = column.cast(pyarrow.string()).dictionary_encode()
+                names = column.dictionary
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
+            raise ConfigError(
+                f"{self.path}: column {name!r} holds {column.type}, which is neither numbers nor categories; leave it out of data.features"
+            ) from error
+        return column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), names.to_pylist()
+
+    def times(self, name: str) -> np.ndarray:
+        """(rows,) float64 microseconds since 1970 of dates or times (in text: ISO 8601, without a zone UTC), NaN where the cell is empty.
+
+        Raises:
+            ConfigError: a cell that is none.
+        """
         import pyarrow
 
-        encoded = self.columns[name].cast(pyarrow.string()).dictionary_encode()
-        return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
+        column = self.columns[name]
+        is_text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
+        types = [pyarrow.timestamp("us", zone) for zone in ((None, "UTC") if is_text else (getattr(column.type, "tz", None),))]
+        for kind in types:
+            try:
+                return column.cast(kind).cast(pyarrow.int64()).cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+            except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
+                continue
+        row = _first_that_is_no(column, types)
+        raise ConfigError(f"{self.where(name, row)}: {column[row].as_py()!r} is not a number, a date or a time such as 2024-01-31 or 2024-01-31T12:30:00")
+
+    def no_empty(self, name: str, empty: np.ndarray, advice: str) -> None:
+        """Refuse the first of the cells that are `empty` (rows,)."""
+        if empty.any():
+            raise ConfigError(f"{self.where(name, int(empty.argmax()))}: the cell is empty; {advice}")
+
+    def row_numbers(self) -> np.ndarray:
+        """(rows,) int64, from 0."""
+        return np.arange(self.first, self.first + self.rows, dtype="<i8")
+
+    def texts(self, name: str, rows: np.ndarray) -> list[str | None]:
+        """The cells of `rows` (places in this batch) as text; None where a cell is empty."""
+        import pyarrow
+
+        return self.columns[name].take(pyarrow.array(rows)).cast(pyarrow.string()).to_pylist()
 
     def where(self, name: str, row: int) -> str:
         """Row `row` of this batch, for people: rows count from 1, the header not included."""
         return f"{self.path}: column {name!r}, row {self.first + row + 1}"
 
 
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _first_that_is_no(column: Any, types: Sequence[Any]) -> int:
+    """The place of the first cell that cannot be cast to any of `types`."""
+    import pyarrow
+
+    def fits(place: int, kind: Any) -> bool:
+        try:
+            column.slice(place, 1).cast(kind)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
+            return False
+        return True
+
+    return next(place for place in range(len(column)) if not any(fits(place, kind) for kind in types))
 
 
 def kinds(path: Path) -> dict[str, bool]:
@@ -86,18 +149,43 @@ def kinds(path: Path) -> dict[str, bool]:
     return {field.name: types.is_integer(field.type) or types.is_floating(field.type) or types.is_decimal(field.type) for field in schema}
 
 
-def batches(path: Path, columns: Sequence[str]) -> Iterator[Batch]:
+def batches(path: Path, columns: Sequence[str], chosen: np.ndarray | None = None) -> Iterator[Batch]:
     """The table in order, a few megabytes at a time.
+
+    Args:
+        chosen: numbers of rows, from 0, rising: row groups of Parquet without any of them need not be read. None: all.
 
     Raises:
         ConfigError: the file is broken.
     """
-    first = 0
     with _errors(path):
-        is_parquet = path.suffix.lower() == ".parquet"
-        for batch in _parquet_file(path).iter_batches(_ROWS, columns=list(columns)) if is_parquet else _csv_reader(path, columns):
+        for first, batch in _parquet_batches(path, columns, chosen) if path.suffix.lower() == ".parquet" else _csv_batches(path, columns):
             yield Batch(path, first, {name: batch.column(name) for name in columns}, batch.num_rows)
+
+
+def _parquet_batches(path: Path, columns: Sequence[str], chosen: np.ndarray | None) -> Iterator[tuple[int, Any]]:
+    """(number of its first row, batch)."""
+    file = _parquet_file(path)
+    ends = np.cumsum([0] + [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]).tolist()
+    groups = range(file.num_row_groups)
+    rows = min(_ROWS, max(1, _CELLS // max(1, len(columns))))
+    parts = [(0, groups)] if chosen is None else [(ends[group], [group]) for group in groups if _any_in(chosen, ends[group], ends[group + 1])]
+    for first, group in parts:
+        for batch in file.iter_batches(rows, row_groups=list(group), columns=list(columns)):
+            yield first, batch
             first += batch.num_rows
+
+
+def _any_in(chosen: np.ndarray, first: int, end: int) -> bool:
+    return bool(np.searchsorted(chosen, first) < np.searchsorted(chosen, end))
+
+
+def _csv_batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """(number of its first row, batch)."""
+    first = 0
+    for batch in _csv_reader(path, columns):
+        yield first, batch
+        first += batch.num_rows
 
 
 @contextmanager
@@ -130,5 +218,8 @@ def _csv_reader(path: Path, as_text: Sequence[str] | None) -> Any:
     if as_text is not None:
         types = {name: pyarrow.string() for name in as_text}
         options = csv.ConvertOptions(strings_can_be_null=True, include_columns=list(as_text), column_types=types)
-    one_thread = csv.ReadOptions(use_threads=False)  # else errors do not say which row
+    with path.open("rb") as file:
+        header = len(file.readline(_MOST))
+    # With several threads errors do not say which row.
+    one_thread = csv.ReadOptions(use_threads=False, block_size=min(_MOST, 1000 * header) if header > _WIDE else _BLOCK)
     return csv.open_csv(path, one_thread, csv.ParseOptions(newlines_in_values=True), options)

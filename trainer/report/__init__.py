@@ -79,7 +79,8 @@ def page(
     tables = [
         ledger(time),
         table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "model", "parameters", "device")}),
-        table("Data", run.get("data", {})),
+        table("Data", {key: value for key, value in run.get("data", {}).items() if key != "lineage"}),
+        table("Where the data comes from", run.get("data", {}).get("lineage") or {}),
         table("Hardware", record.get("hardware", {})),
         table("Versions", record.get("versions", {})),
         table("Facts at the end", {key: value for key, value in facts.items() if key != "sample"}),

@@ -1,0 +1,129 @@
+"""What the columns of a table hold: one pass over it, in constant memory, also where some cells are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.data.table import Batch, batches, kinds
+
+MOST_CATEGORIES = 1000
+"""A column of text with more is not one of categories."""
+_FIRST = 3
+
+
+@dataclass
+class ColumnFacts:
+    """One column."""
+
+    name: str
+    declared_number: bool
+    """Parquet's type, or what the first megabyte of a CSV file suggests."""
+    rows: int = 0
+    missing: int = 0
+    infinite: int = 0
+    numbers: int = 0
+    """Finite ones."""
+    whole: bool = True
+    """All numbers are integers."""
+    low: float = float("inf")
+    high: float = float("-inf")
+    mean: float = 0.0
+    texts: int = 0
+    """Cells that are no numbers."""
+    first_texts: list[tuple[int, str]] = field(default_factory=list)
+    """(row from 0, cell) of the first of them."""
+    counts: dict[str, int] | None = field(default_factory=dict)
+    """How often each value occurs; None: there are more than `MOST_CATEGORIES`."""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its cells are meant to be numbers."""
+        if self.declared_number:
+            return True
+        different = MOST_CATEGORIES if self.counts is None else int(np.isfinite(as_numbers(list(self.counts))).sum())
+        return text_among_numbers(self.texts, self.numbers, different)
+
+    @property
+    def kind(self) -> str:
+        """integer, number, category or text."""
+        if self.is_number:
+            return "integer" if self.whole and self.numbers else "number"
+        return "text" if self.counts is None else "category"
+
+    @property
+    def constant(self) -> bool:
+        """All cells are the same, or empty."""
+        return self.counts is not None and len(self.counts) < 2
+
+    def add(self, batch: Batch) -> None:
+        """Take in the next rows."""
+        places, names = batch.categories(self.name)
+        self.rows += batch.rows
+        self.missing += int((places < 0).sum())
+        counts = np.bincount(places[places >= 0], minlength=len(names))
+        values = as_numbers(names)
+        finite = np.isfinite(values)
+        self.texts += int(counts[np.isnan(values)].sum())
+        self.infinite += int(counts[np.isinf(values)].sum())
+        if len(self.first_texts) < _FIRST and np.isnan(values).any():
+            wrong = np.append(np.isnan(values), False)[places]  # place -1, an empty cell, is the last
+            rows = np.flatnonzero(wrong)[: _FIRST - len(self.first_texts)]
+            self.first_texts += [(batch.first + int(row), names[places[row]]) for row in rows]
+        if count := int(counts[finite].sum()):
+            fine = values[finite]
+            self.whole = self.whole and bool((fine == np.floor(fine)).all())
+            self.low, self.high = min(self.low, float(fine.min())), max(self.high, float(fine.max()))
+            self.numbers += count
+            self.mean += float(((fine - self.mean) * counts[finite]).sum()) / self.numbers
+        if self.counts is not None:
+            for name, many in zip(names, counts.tolist(), strict=True):
+                self.counts[name] = self.counts.get(name, 0) + many
+            if len(self.counts) > MOST_CATEGORIES:
+                self.counts = None
+
+
+def text_among_numbers(texts: int, numbers: int, different: int) -> bool:
+    """Whether a column's few `texts` (cells) are a mistake: nine tenths of the cells are numbers, more than ten `different` ones.
+
+    So grades like 2, 3, 4, "5 and more" are categories, and measurements with a "?" among them are not.
+    """
+    return texts > 0 and different > 10 and numbers >= 9 * texts
+
+
+def as_numbers(cells: Sequence[str]) -> np.ndarray:
+    """(cells,) float64; NaN where a cell is no number."""
+    import pyarrow
+    import pyarrow.compute as pc
+
+    array = pc.call_function("utf8_trim_whitespace", [pyarrow.array(cells, pyarrow.string())])
+    try:
+        return array.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+    except pyarrow.ArrowInvalid:
+        return np.asarray([_number(cell) for cell in array], np.float64)
+
+
+def survey(path: Path) -> list[ColumnFacts]:
+    """The facts of every column, in order.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    columns = [ColumnFacts(name, is_number) for name, is_number in kinds(path).items()]
+    for batch in batches(path, [column.name for column in columns]):
+        for column in columns:
+            column.add(batch)
+    return columns
+
+
+def _number(cell: Any) -> float:
+    import pyarrow
+
+    try:
+        return cell.cast(pyarrow.float64()).as_py()
+    except pyarrow.ArrowInvalid:
+        return float("nan")
