@@ -45,6 +45,9 @@ class ArraySamples(Samples):
         chosen = np.asarray(indices)
         return {self._key: torch.from_numpy(self._rows[chosen] * self._scale), "labels": torch.from_numpy(self._labels[chosen])}
 
+    def flat(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._rows[first:last].reshape(last - first, -1) * self._scale, self._labels[first:last]
+
     def describe(self) -> Mapping[str, Any]:
         return {**super().describe(), **self._facts, **self.spec}
 

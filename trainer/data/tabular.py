@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
-from trainer.data.base import Data
 from trainer.data.cache import cached, digest, file_stamp
+from trainer.data.reduce import REDUCING, Reducible
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainer.data.base import Samples
 
-FORMAT = 1  # of the files in the cache
+FORMAT = 2  # of the files in the cache
 
 
 class Task(Enum):
@@ -42,7 +42,7 @@ class Missing(Enum):
 
 
 @dataclass(kw_only=True)
-class Tabular(Data):
+class Tabular(Reducible):
     """A table converted once to memory-mapped float32 rows; whatever is fitted is fitted on the training split alone."""
 
     path: str = MISSING
@@ -68,6 +68,7 @@ class Tabular(Data):
     """Of that hash."""
 
     def validate(self) -> None:
+        super().validate()
         for key, path in (("path", self.path), ("eval_path", self.eval_path)):
             if path is not None and Path(path).suffix.lower() not in (".csv", ".parquet"):
                 raise ConfigError(f"data.{key}={path}: must be a .csv or .parquet file")
@@ -76,11 +77,11 @@ class Tabular(Data):
         if self.target in self.features:
             raise ConfigError(f"data.features={self.features}: must not hold data.target={self.target}")
 
-    def open(self, split: str) -> Samples:
+    def open_whole(self, split: str) -> Samples:
         from trainer.data.arrays import ArraySamples, map_rows
         from trainer.data.table_write import write_table
 
-        knobs = {item.name: str(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        knobs = {item.name: str(getattr(self, item.name)) for item in dataclasses.fields(self) if item.name not in REDUCING}
         stamps = [file_stamp(Path(path)) for path in (self.path, self.eval_path) if path is not None]
         place, index = cached("tabular", digest([FORMAT, stamps, knobs]), lambda place: write_table(self, place))
         names = index["feature_names"]
@@ -96,4 +97,6 @@ class Tabular(Data):
             spec["classes"] = len(index["classes"])
             facts |= {"class_names": index["classes"], "class_entropy": index["class_entropy"]}
         fingerprint = digest([split, index["sha256"], spec])
-        return ArraySamples("features", rows, labels, spec, fingerprint, facts)
+        samples = ArraySamples("features", rows, labels, spec, fingerprint, facts)
+        samples.preparation = index["preparation"]
+        return samples
