@@ -77,7 +77,7 @@ class Reduction:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What was fitted, by name: with `method` and `names` it is the whole reduction."""
-        return {name: getattr(self, name) for name in ARRAYS}
+        return {name: np.ascontiguousarray(getattr(self, name), "<f8") for name in ARRAYS}
 
     def facts(self) -> dict[str, Any]:
         """The rest, as plain values, and the digest of it all."""
@@ -87,7 +87,7 @@ class Reduction:
         """sha256 (hex) of the whole."""
         found = hashlib.sha256(repr((self.method, self.names)).encode())
         for array in self.arrays().values():
-            found.update(np.ascontiguousarray(array, "<f8").tobytes())
+            found.update(array.tobytes())
         return found.hexdigest()
 
 
