@@ -43,7 +43,8 @@ class Reducible(Data):
         elif self.variance is not None and self.reduce is Reduce.random_projection:
             raise ConfigError(f"data.variance={self.variance}: random_projection does not look at the data; give data.components=N")
         elif (self.components is None) == (self.variance is None):
-            raise ConfigError(f"data.reduce={self.reduce.name}: give either data.components=N{self._or_variance()}")
+            either = "data.components=N" if self.reduce is Reduce.random_projection else "one of data.components=N and data.variance=0.95"
+            raise ConfigError(f"data.reduce={self.reduce.name}: give {either}")
         if self.components is not None and self.components < 1:
             raise ConfigError(f"data.components={self.components}: must be at least 1")
         if self.variance is not None and not 0 < self.variance < 1:
@@ -52,9 +53,6 @@ class Reducible(Data):
             raise ConfigError(f"data.reduce_seed={self.reduce_seed}: has no effect without data.reduce=random_projection")
         if self.reduce_seed < 0:
             raise ConfigError(f"data.reduce_seed={self.reduce_seed}: must be at least 0")
-
-    def _or_variance(self) -> str:
-        return "" if self.reduce is Reduce.random_projection else " or data.variance=0.95"
 
     @abstractmethod
     def open_whole(self, split: str) -> Samples:

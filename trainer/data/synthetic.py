@@ -59,7 +59,7 @@ class Synthetic(Reducible):
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if item.name not in used and value != item.default:
-                raise ConfigError(f"data.{item.name}={value}: has no effect with data.kind={self.kind.name}")
+                raise ConfigError(f"data.{item.name}={getattr(value, 'name', value)}: has no effect with data.kind={self.kind.name}")
             least = 0 if item.name in ("seed", "classes", "reduce_seed") else 1
             if type(value) is int and value < least:
                 raise ConfigError(f"data.{item.name}={value}: must be at least {least}")
