@@ -88,6 +88,16 @@ def _randomised(rows: Rows, knobs: Reducible, found: Moments, centred: bool) -> 
         wanted = min(2 * wanted, MOST, most)
 
 
+def spectrum(rows: Rows, wide: int = WIDE, most: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """(shares of the variance of the principal components, falling, at most `most` of more than `wide` features; variance of each feature)."""
+    found = moments(rows, full=len(rows.names) <= wide)
+    if len(rows.names) <= wide:
+        values, diagonal = np.clip(np.linalg.eigvalsh(found.scatter)[::-1], 0, None), np.diag(found.scatter)
+    else:
+        values, diagonal = _leading(rows, min(most, rows.count), found.mean, None)[0], found.scatter
+    return values / max(diagonal.sum(), np.finfo(float).tiny), diagonal / max(found.count, 1)
+
+
 def kept(knobs: Reducible, shares: np.ndarray) -> int | None:
     """How many components `knobs` keep of those with these `shares` of the variance; None: they need more."""
     if knobs.variance is None:
