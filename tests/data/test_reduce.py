@@ -1,5 +1,7 @@
 """Reductions against scikit-learn's, on one rank and several, and what they are given that cannot be reduced."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA, TruncatedSVD
@@ -11,7 +13,7 @@ from trainer.data.decompose import WIDE
 from trainer.data.images import Images
 from trainer.data.reduce import Reduce
 from trainer.data.reduction import Reduction
-from trainer.data.synthetic import Synthetic, SyntheticKind
+from trainer.data.synthetic import Synthetic
 from trainer.data.tabular import Tabular, Task
 from trainer.errors import ConfigError
 
@@ -101,7 +103,7 @@ def test_a_table_is_reduced_as_its_training_split_says(table):
 def test_how_a_raw_row_becomes_the_features(table):
     for_table = Tabular(path=table, target="y", task=Task.regression, eval_fraction=0.3, reduce=Reduce.svd, components=2)
     found = for_table.open("eval")
-    header, *lines = (line.split(",") for line in open(table).read().splitlines())
+    header, *lines = (line.split(",") for line in Path(table).read_text().splitlines())
     raw = [dict(zip(header, line, strict=True)) for line, chosen in zip(lines, chosen_for_eval(0, 200, 0, 0.3), strict=True) if chosen][4]
     row = []
     for column in found.preparation["columns"]:

@@ -52,4 +52,3 @@ def test_larger_than_memory(tmp_path, rows, features, components):
     np.testing.assert_allclose(found["components"], expected.components_, atol=1e-6)
     np.testing.assert_allclose(found["shares"], expected.explained_variance_ratio_, rtol=1e-6)
     np.testing.assert_allclose(found["rows"], expected.transform(values[:100].astype(np.float64)), atol=1e-4)
-

@@ -7,10 +7,10 @@ that another machine's rounding might turn.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from trainer.checkpoint.directory import Damaged, find, read_manifest
@@ -47,10 +47,10 @@ def reduction(path: Path) -> Reduction | None:
         return None
     try:
         stored = StoredTensors(path)
-        arrays = [stored.read(_TENSORS + name).numpy() if _TENSORS + name in stored.metas else np.zeros(0) for name in ARRAYS]
+        arrays = {name: stored.read(_TENSORS + name).numpy() for name in ARRAYS if _TENSORS + name in stored.metas}
     except Exception as error:  # safetensors and torch raise what they like at a damaged file
         raise Damaged(path, f"the reduction of its data cannot be read ({type(error).__name__}: {error})") from error
-    found = Reduction(facts["method"], tuple(facts["names"]), *arrays, facts["key"])
+    found = Reduction.restored(facts, arrays)
     if found.digest() != facts["sha256"]:
         raise Damaged(path, "the reduction of its data is not what was written")
     return found
@@ -70,12 +70,6 @@ def prepare(data: Data, run_dir: Path, resume: str, device: torch.device) -> Non
     """Before any rank opens `data` to go on as `resume` says: the checkpoint's reduction, or where there is none one that all ranks fit. A collective."""
     if isinstance(data, Reducible) and data.reduce is not None:
         if (found := from_rank_0(lambda: find(run_dir, resume))) is not None:
-            _take_undamaged(found)
+            with suppress(Damaged):  # that is said, and an older one taken, when it is loaded
+                take(found)
         data.prepare(device)
-
-
-def _take_undamaged(path: Path) -> None:
-    try:
-        take(path)
-    except Damaged:
-        pass  # that is said, and an older one taken, when it is loaded

@@ -62,9 +62,7 @@ def cached(kind: str, key: str, build: Callable[[Path], dict[str, Any]]) -> tupl
     return whole(cache_root() / kind / key[:32], build)
 
 
-def whole(
-    place: Path, build: Callable[[Path], dict[str, Any]], good: Callable[[dict[str, Any]], bool] = lambda index: True
-) -> tuple[Path, dict[str, Any]]:
+def whole(place: Path, build: Callable[[Path], dict[str, Any]], good: Callable[[dict[str, Any]], bool] = lambda index: True) -> tuple[Path, dict[str, Any]]:
     """`place`, built as `cached` says if it is not there, and its index. What is there and is not `good` by its index is built anew."""
     from filelock import FileLock, Timeout
 

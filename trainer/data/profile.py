@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.config import Config
-    from trainer.data.base import Samples
+    from trainer.data.base import Data, Samples
 
 PROFILE, PAGE = "profile.json", "profile.html"
 NEIGHBOUR_ROWS, DISTANCE_ROWS, MODEL_ROWS = 4000, 1000, 2000
@@ -35,13 +36,13 @@ def main(arguments: Sequence[str]) -> int:
 
         assert config.run_dir is not None
         place = Path(config.run_dir) if given else Path("runs") / f"profile-{digest(to_plain(config.data))}"
-        print("\n".join(write(config, place)))
+        print("\n".join(write(config.data, place)))
 
     return cli.main(task, arguments, command="python -m trainer.data profile", help_text=HELP)
 
 
-def write(config: Config, place: Path) -> list[str]:
-    """Profile the data of `config`, write it into `place`, and return the lines for a terminal.
+def write(data: Data, place: Path) -> list[str]:
+    """Profile `data`, write that into `place`, and return the lines for a terminal.
 
     Raises:
         ConfigError: the data has no rows of features, or none that vary.
@@ -49,7 +50,7 @@ def write(config: Config, place: Path) -> list[str]:
     """
     from trainer.data.profile_page import page
 
-    found = profile(config)
+    found = profile(data)
     try:
         place.mkdir(parents=True, exist_ok=True)
         write_whole(place / PROFILE, json.dumps(found, indent=1))
@@ -59,13 +60,12 @@ def write(config: Config, place: Path) -> list[str]:
     return [*lines(found), f"report      {place / PAGE}"]
 
 
-def profile(config: Config) -> dict[str, Any]:
+def profile(data: Data) -> dict[str, Any]:
     """All figures, as plain values.
 
     Raises:
         ConfigError: as `write`.
     """
-    import numpy as np
 
     from trainer.config import to_plain
     from trainer.data.against_components import against_components
@@ -75,13 +75,10 @@ def profile(config: Config) -> dict[str, Any]:
     from trainer.data.ranks import Alone
     from trainer.data.reduced import names
 
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise missing_extra("scikit-learn", "tabular", "python -m trainer.data profile") from error
-    data = config.data
     if not isinstance(data, Reducible):
         raise ConfigError(f"data: {type(data).__name__} has no rows of features to profile; choose data=tabular, images or synthetic")
+    if find_spec("sklearn") is None:
+        raise missing_extra("scikit-learn", "tabular", "python -m trainer.data profile")
     samples = data.open_whole("train")
     rows = Rows(samples, names(samples), Alone())
     rows.check_finite()
@@ -126,7 +123,10 @@ def drawn(samples: Samples, most: int) -> tuple[np.ndarray, np.ndarray]:
 def lines(found: dict[str, Any]) -> list[str]:
     """What was found, for a terminal."""
     rows, features, constant = found["rows"], found["features"], len(found["constant"])
-    said = [f"data        {rows:,} rows of {features:,} features, {rows / features:.3g} rows a feature" + (f"; {constant} features are constant" if constant else "")]
+    said = [
+        f"data        {rows:,} rows of {features:,} features, {rows / features:.3g} rows a feature"
+        + (f"; {constant} features are constant" if constant else "")
+    ]
     few, many = found["components_for"]["0.8"], found["components_for"][str(ENOUGH)]
     most = f"more than {len(found['shares'])}"
     said.append(f"PCA         {few or most} components explain 80 % of the variance, {many or most} explain 95 %")
@@ -140,7 +140,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     if (far := found["distances"]) is not None:
         normal = far["gaussian"]
         said.append(
-            f"distances   relative contrast {far['relative_contrast']:.2f}, variation {far['variation']:.3f}; {far['features']:,} independent Gaussian features: "
+            f"distances   relative contrast {far['relative_contrast']:.2f}, variation {far['variation']:.3f}; of {far['features']:,} independent normal ones "
             f"{normal['relative_contrast']:.2f}, {normal['variation']:.3f}"
         )
     said += against_lines(found["against"])

@@ -54,7 +54,9 @@ def tiles(found: Mapping[str, Any]) -> str:
             shown.append((title, f"{far[key]:.3g}", f"{far['features']:,} independent Gaussian features: {far['gaussian'][key]:.3g}"))
     if "models" in against:
         for name, scores in against["models"].items():
-            shown.append((against["metric"], f"{max(scores['mean']):.3f}", f"{name}, best; {scores['mean'][-1]:.3f} with {against['components'][-1]} components"))
+            shown.append(
+                (against["metric"], f"{max(scores['mean']):.3f}", f"{name}, best; {scores['mean'][-1]:.3f} with {against['components'][-1]} components")
+            )
     if found["reduce"]:
         shown.append(("data.reduce", found["reduce"].split(":")[0], found["reduce"].split(": ")[1]))
     items = "".join(f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}<small>{html.escape(note)}</small></dd></div>" for key, value, note in shown)

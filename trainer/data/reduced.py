@@ -49,8 +49,8 @@ def open_reduced(data: Reducible, split: str) -> ReducedSamples:
     training = data.open_whole("train")
     original = training if split == "train" else data.open_whole(split)
     key = fit_key(data, training)
-    place, index = cached(FITTED, key, lambda place: write(fit(_rows(training, Alone()), data), place))
-    reduction = read(place, key)
+    place, index = cached(FITTED, key, lambda place: write(_fitted(data, training, Alone()), place))
+    reduction = read(place)
     rows_key = digest([FORMAT, original.fingerprint, index["sha256"]])
     place, index = cached("reduced", rows_key, lambda place: _write_rows(original, reduction, split, place))
     rows = map_rows(place / "rows", "<f4", [len(reduction)])
@@ -68,7 +68,7 @@ def fit_together(data: Reducible, ranks: Alone) -> None:
     there = ranks.every(_digest_at(place))
     if there[0] is not None and all(each == there[0] for each in there):
         return
-    have(dataclasses.replace(fit(_rows(training, ranks), data), key=fit_key(data, training)))
+    have(_fitted(data, training, ranks))
 
 
 def have(reduction: Reduction) -> None:
@@ -91,10 +91,10 @@ def write(reduction: Reduction, place: Path) -> dict[str, Any]:
     return {"files": {path.name: path.stat().st_size for path in place.iterdir()}, "sha256": reduction.digest()}
 
 
-def read(place: Path, key: str) -> Reduction:
-    """What `write` wrote, fitted as `key` says."""
+def read(place: Path) -> Reduction:
+    """What `write` wrote."""
     facts = json.loads((place / "facts.json").read_text(encoding="utf-8"))
-    return Reduction(facts["method"], tuple(facts["names"]), *(np.load(place / f"{name}.npy") for name in ARRAYS), key)
+    return Reduction.restored(facts, {name: np.load(place / f"{name}.npy") for name in ARRAYS})
 
 
 def _digest_at(place: Path) -> str | None:
@@ -104,8 +104,8 @@ def _digest_at(place: Path) -> str | None:
         return None
 
 
-def _rows(training: Samples, ranks: Alone) -> Rows:
-    return Rows(training, names(training), ranks)
+def _fitted(data: Reducible, training: Samples, ranks: Alone) -> Reduction:
+    return dataclasses.replace(fit(Rows(training, names(training), ranks), data), key=fit_key(data, training))
 
 
 def names(samples: Samples) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,12 @@ class Reduction:
     def facts(self) -> dict[str, Any]:
         """The rest, as plain values, and the digest of it all."""
         return {"method": self.method, "names": list(self.names), "key": self.key, "sha256": self.digest()}
+
+    @classmethod
+    def restored(cls, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Reduction:
+        """The reduction that gave these `facts` and `arrays`; an array that was empty may be missing."""
+        mean, components, singular_values, shares = (arrays.get(name, np.zeros(0)) for name in ARRAYS)
+        return cls(facts["method"], tuple(facts["names"]), mean, components, singular_values, shares, facts["key"])
 
     def digest(self) -> str:
         """sha256 (hex) of the whole."""
