@@ -12,7 +12,8 @@ from trainer.report.style import SCRIPT, STYLE
 
 NOTES = {
     "PCA": "Linear dimensions: how many orthogonal directions hold so much of the variance. Features of larger spread count more: standardise first.",
-    "TwoNN": "Dimension of the surface that the rows lie on, curved or not, from the ratios of distances to the two nearest neighbours (Facco et al. 2017).",
+    "TwoNN": "Dimension of the surface that the rows lie on, curved or not, from the ratios of distances to the two nearest neighbours (Facco et al. 2017). "
+    "Above about 20 it reads too low: rows are then too few to see a small enough neighbourhood.",
     "distances": "With many independent features all rows are about equally far from each other (Beyer et al. 1999): then nearest neighbours, clusters and "
     "kernels tell little. Relative contrast near 0, and a curve as narrow as the Gaussian one, say so.",
     "metric": "Cross-validated on the training split, components fitted without the fold that is measured; quick models, to see the shape, not to be beaten.",
@@ -55,7 +56,7 @@ def tiles(found: Mapping[str, Any]) -> str:
     if "models" in against:
         for name, scores in against["models"].items():
             shown.append(
-                (against["metric"], f"{max(scores['mean']):.3f}", f"{name}, best; {scores['mean'][-1]:.3f} with {against['components'][-1]} components")
+                (_title(against["metric"]), f"{max(scores['mean']):.3f}", f"{name}, best; {scores['mean'][-1]:.3f} with {against['components'][-1]} components")
             )
     if found["reduce"]:
         shown.append(("data.reduce", found["reduce"].split(":")[0], found["reduce"].split(": ")[1]))
@@ -67,7 +68,7 @@ def charts(found: Mapping[str, Any]) -> list[str]:
     """Explained variance, the metric, and the spread of distances."""
     total = list(itertools.accumulate(found["shares"]))
     ends = (1, len(total))
-    explained = [Series("explained", "train", [_thinned(total)]), Series("95 %", "level", [[(ends[0], 0.95), (ends[1], 0.95)]])]
+    explained = [Series("explained", "train", [_thinned(total)]), Series("enough", "level", [[(ends[0], 0.95), (ends[1], 0.95)]])]
     drawn = [chart("Explained variance against components", explained, _percent, zero=True, along="component")]
     against, far = found["against"], found["distances"]
     if "models" in against:
@@ -75,7 +76,7 @@ def charts(found: Mapping[str, Any]) -> list[str]:
             Series(name, style, [list(zip(against["components"], scores["mean"], strict=True))], dots=True)
             for (name, scores), style in zip(against["models"].items(), ("train", "eval"), strict=True)
         ]
-        drawn.append(chart(f"{against['metric']} against components kept", curves, _number, along="component"))
+        drawn.append(chart(f"{_title(against['metric'])} against components kept", curves, _number, along="component"))
     if far is not None:
         curves = [
             Series(name, style, [[(2 * place + 1, share) for place, share in enumerate(density)]])
@@ -89,6 +90,10 @@ def _thinned(values: list[float]) -> list[Point]:
     """Points (1, first), ... of a rising curve: at most 500, and the last."""
     step = -(-len(values) // 500)
     return [(place + 1, values[place]) for place in sorted({*range(0, len(values), step), len(values) - 1})]
+
+
+def _title(metric: str) -> str:
+    return metric[0].upper() + metric[1:]
 
 
 def _percent(value: float) -> str:
