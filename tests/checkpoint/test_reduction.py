@@ -109,8 +109,9 @@ def with_caches_of_their_own(place):
     import torch.distributed as dist
 
     os.environ["TRAINER_CACHE"] = f"{place}/{dist.get_rank()}"
+    own = DATA.open("train").reduction
     if dist.get_rank() == 1:
-        have(turned(DATA.open("train").reduction))
+        have(turned(own))
     DATA.prepare(torch.device("cpu"))
     return DATA.open("train").reduction.digest()
 

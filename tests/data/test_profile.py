@@ -49,9 +49,13 @@ def test_intrinsic_dimension_leaves_duplicates_out():
 
 
 def test_neighbours_are_those_of_a_tree():
-    rows = flat(3, rows=700) + 1e6  # where products alone have no digits left
+    rows = flat(3, rows=700)
+    rows[::2] += 1e4  # products alone have few digits left of what is near then
     expected = cKDTree(rows).query(rows, 3)[0][:, 1:]
     np.testing.assert_allclose(np.stack(curse._nearest_two(rows), 1), expected, rtol=1e-9)
+    ratios = np.sort(expected[:, 1] / expected[:, 0])[:630]
+    slope = np.linalg.lstsq(np.log(ratios)[:, None], -np.log(1 - np.arange(1, 631) / 700), rcond=None)[0]
+    assert curse.two_nn(rows)["dimension"] == pytest.approx(slope[0], rel=1e-9)
 
 
 def test_pareto_exponent_of_drawn_ratios():

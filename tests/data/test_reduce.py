@@ -7,6 +7,7 @@ import pytest
 from sklearn.decomposition import PCA, TruncatedSVD
 
 from tests import ranks
+from tests.commands import run_without_torch
 from tests.data.fits import CASES, fitted, fitted_by_all, matrix, refused_by_all
 from trainer.data.arrays import chosen_for_eval
 from trainer.data.decompose import WIDE
@@ -19,6 +20,13 @@ from trainer.errors import ConfigError
 
 SIZES = {"more rows": (700, 60), "more features": (40, 90)}
 SCIKIT = {Reduce.pca: lambda count: PCA(count, svd_solver="full"), Reduce.svd: lambda count: TruncatedSVD(count, algorithm="arpack")}
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Rows come in many pieces."""
+    monkeypatch.setattr("trainer.data.moments.CHUNK", 2000)
+    monkeypatch.setattr("trainer.data.reduced.CHUNK", 200)
 
 
 @pytest.mark.parametrize("wide", [WIDE, 8], ids=["exact", "randomised"])
@@ -252,3 +260,9 @@ def test_an_infinity_in_the_eval_split_is_named(tmp_path):
     with pytest.raises(ConfigError) as caught:
         data.open("eval")
     assert str(caught.value) == "data.reduce: feature 'z' is inf in row 31 of the eval split; it must be a finite number"
+
+
+def test_the_launching_process_fits_without_torch(tmp_path):
+    done = run_without_torch("model=cnn", "data=images", "data.reduce=svd", "data.components=3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: model=cnn needs images, but the data has classes, feature_names, features. Choose data=images, or another model\n"
