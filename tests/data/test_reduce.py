@@ -263,6 +263,6 @@ def test_an_infinity_in_the_eval_split_is_named(tmp_path):
 
 
 def test_the_launching_process_fits_without_torch(tmp_path):
-    done = run_without_torch("model=cnn", "data=images", "data.reduce=svd", "data.components=3", cwd=tmp_path)
+    done = run_without_torch("model=cnn", "data=synthetic", "data.kind=tabular", "data.reduce=svd", "data.components=3", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: model=cnn needs images, but the data has classes, feature_names, features. Choose data=images, or another model\n"
