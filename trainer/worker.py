@@ -24,6 +24,7 @@ from trainer.callbacks.metrics import EVALS, last_recorded
 from trainer.callbacks.profile import Profile
 from trainer.callbacks.watchers import Watchers
 from trainer.checkpoint.directory import LAUNCHES, MODEL_IDENTITY, directory, last_step, remove_after
+from trainer.checkpoint.reduction import REDUCTION, prepare
 from trainer.checkpoint.resume import resume
 from trainer.checkpoint.saver import Saver
 from trainer.config import Config
@@ -117,6 +118,7 @@ def _train(
 ) -> None:
     began = start_began()
     where.begin()
+    prepare(config.data, run_dir, start.resume, device)
     samples, held_out = config.data.open("train"), config.data.open("eval")
     rank, last = dist.get_rank(), last_step(config)
     engine = build_engine(config, samples, device, mesh)
@@ -299,6 +301,8 @@ def manifest_facts(config: Config, samples: Samples, launches: Sequence[str] = (
         "data_fingerprint": samples.fingerprint,
         "data_lineage": samples.describe().get("lineage"),
         "data_spec": dict(samples.spec),
+        **({} if samples.preparation is None else {"data_preparation": dict(samples.preparation)}),
+        **({} if samples.reduction is None else {REDUCTION: samples.reduction}),
         MODEL_IDENTITY: config.model.identity(),
         LAUNCHES: list(launches),
         "config": configs.to_plain(config),

@@ -14,6 +14,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
 from trainer.checkpoint.directory import MODEL_IDENTITY, Damaged, read_manifest, sha256, unreadable
+from trainer.checkpoint.reduction import DATA
 from trainer.config import TARGET
 from trainer.distributed import from_rank_0
 from trainer.errors import ConfigError, RunError
@@ -107,7 +108,8 @@ def _other_knobs(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> list[
 
 def _check_fits(state: dict[str, Any], reader: HuggingFaceStorageReader, path: Path, strict: bool, others: list[str], knobs: list[str]) -> dict[str, Any]:
     """What of `state` the checkpoint has in the same shape: all of it, unless not `strict`; then the rest is listed after `others` and `knobs`."""
-    stored = {name: tuple(meta.size) for name, meta in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
+    metas = reader.read_metadata().state_dict_metadata  # type: ignore[union-attr]
+    stored = {name: tuple(meta.size) for name, meta in metas.items() if not name.startswith(DATA)}  # type: ignore[union-attr]
     wanted = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
     missing, unknown = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
     differing = [name for name in sorted(wanted.keys() & stored.keys()) if stored[name] != wanted[name]]

@@ -14,6 +14,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from trainer.checkpoint.directory import FORMAT_VERSION, MANIFEST, begin, directory, finish, is_lost, remove, sealed, set_aside, sha256
+from trainer.checkpoint.reduction import with_tensors
 from trainer.errors import RunError
 from trainer.state import Position
 from trainer.strategies.engine import Engine
@@ -42,6 +43,7 @@ def write(state: dict[str, Any], position: Position, run_dir: Path, facts: Mappi
         SaveFailed: some rank could not write (a full disk, a quota, a directory that is read-only): on all ranks.
     """
     path, rank = directory(run_dir, position.step), dist.get_rank()
+    state, facts = with_tensors(state, facts)
 
     def clear() -> None:
         if rank == 0:

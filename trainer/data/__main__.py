@@ -6,7 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = {"validate": "trainer.data.validate", "split": "trainer.data.split", "card": "trainer.data.card"}
+COMMANDS = {name: f"trainer.data.{name}" for name in ("profile", "validate", "split", "card")}
+"""Name to the module whose `main(arguments)` it is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

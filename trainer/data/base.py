@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from trainer.data.reduction import Reduction
+
 IGNORE = -100  # PyTorch's ignore_index: a label that is not counted in the loss
 
 Sample: TypeAlias = "Mapping[str, np.ndarray]"
@@ -32,6 +34,17 @@ class Samples(ABC):
 
     sample_bytes: int | None = None
     """Bytes of a sample's tensors, where all samples have the same shapes and are quick to read: small ones are then read many at once."""
+
+    preparation: Mapping[str, Any] | None = None
+    """How a raw row became the features, as plain values (tables: fill, shift and scale of numbers, places of categories), before any reduction."""
+
+    reduction: Reduction | None = None
+    """With `data.reduce`: how the features became the components that samples hold, and back; attributions on them are mapped back with it."""
+
+    @property
+    def original(self) -> Samples:
+        """The same samples, in the same order, with the features that they have without `data.reduce`."""
+        return self
 
     @abstractmethod
     def __len__(self) -> int:
@@ -68,6 +81,18 @@ class Samples(ABC):
         """The samples of `indices`, collated. Override where many can be read faster than one by one."""
         return self.collate([self[index] for index in indices])
 
+    def flat(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples `first` to `last`, that not included, of a table or of images, without torch.
+
+        Returns:
+            (samples, values) float32, what each is predicted from in one row, and (samples,) the labels.
+        """
+        import numpy as np
+
+        samples = [self[index] for index in range(first, last)]
+        (key,) = (key for key in samples[0] if key != "labels")
+        return np.stack([sample[key] for sample in samples]).reshape(len(samples), -1), np.stack([sample["labels"] for sample in samples])
+
     def decode(self, ids: Sequence[int]) -> str | None:
         """The text of token `ids`, or None where samples are not text."""
         return None
@@ -93,6 +118,13 @@ class Data(Part):
 
         Raises:
             ConfigError: a path that is not there, or content that cannot be used (names file and line).
+        """
+
+    def prepare(self, device: Any) -> None:
+        """Do by all ranks at once what `open` would do in one process. A collective, before any rank's `open`; on `device` is what is exchanged.
+
+        Raises:
+            ConfigError: what `open` raises: on all ranks.
         """
 
     def export_tokenizer(self, directory: Path) -> int | None:

@@ -62,12 +62,12 @@ def cached(kind: str, key: str, build: Callable[[Path], dict[str, Any]]) -> tupl
     return whole(cache_root() / kind / key[:32], build)
 
 
-def whole(place: Path, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
-    """`place`, built as `cached` says if it is not there, and its index."""
+def whole(place: Path, build: Callable[[Path], dict[str, Any]], good: Callable[[dict[str, Any]], bool] = lambda index: True) -> tuple[Path, dict[str, Any]]:
+    """`place`, built as `cached` says if it is not there, and its index. What is there and is not `good` by its index is built anew."""
     from filelock import FileLock, Timeout
 
     parent = place.parent
-    if (index := _read_whole(place)) is not None:
+    if (index := _read_whole(place)) is not None and good(index):
         return place, index
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,8 @@ def whole(place: Path, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, d
     except OSError as error:
         raise ConfigError(f"{parent}: cannot be written: {error.strerror or error}; set TRAINER_CACHE to a directory for prepared data") from error
     try:
-        if (index := _read_whole(place)) is None:
+        index = _read_whole(place)
+        if index is None or not good(index):
             index = _build(place, build)
     finally:
         lock.release()
@@ -90,7 +91,7 @@ def whole(place: Path, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, d
 def _build(place: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     for leftover in place.parent.glob(f".{place.name}.*"):  # we hold the lock: nobody builds there
         shutil.rmtree(leftover)
-    if place.exists():  # damaged
+    if place.exists():  # damaged, or not good
         shutil.rmtree(place)
     partial = place.parent / f".{place.name}.{os.getpid()}"
     partial.mkdir()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.base import Data
 from trainer.data.cache import cached, digest, file_stamp, usable_cpus
+from trainer.data.reduce import Reducible
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(kw_only=True)
-class Images(Data):
+class Images(Reducible):
     """Images (C, H, W) in [0, 1] with classes, decoded once into a memory-mapped array."""
 
     path: str | None = None
@@ -33,6 +33,7 @@ class Images(Data):
     """Of that hash."""
 
     def validate(self) -> None:
+        super().validate()
         if not 0 < self.eval_fraction < 1:
             raise ConfigError(f"data.eval_fraction={self.eval_fraction}: must be above 0 and below 1")
         if self.channels not in (1, 3):
@@ -42,7 +43,7 @@ class Images(Data):
         if self.path is None and (self.resize is not None or self.channels != 3):
             raise ConfigError("data.channels, data.resize: belong to data.path, which is not given (the digits are 1 x 8 x 8)")
 
-    def open(self, split: str) -> Samples:
+    def open_whole(self, split: str) -> Samples:
         from trainer.data import decoding
         from trainer.data.arrays import ArraySamples, map_rows
 

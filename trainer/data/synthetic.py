@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from trainer.data.base import Data
+from trainer.data.reduce import REDUCING, Reducible
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class SyntheticKind(Enum):
 
 
 @dataclass(kw_only=True)
-class Synthetic(Data):
+class Synthetic(Reducible):
     """Sample i is a pure function of (seed, split, i): nothing is stored, and any number of samples is free."""
 
     kind: SyntheticKind = SyntheticKind.tokens
@@ -50,8 +50,8 @@ class Synthetic(Data):
 
     _used: ClassVar = {
         SyntheticKind.tokens: {"vocab_size", "seq_len", "uneven"},
-        SyntheticKind.tabular: {"features", "classes"},
-        SyntheticKind.images: {"classes", "channels", "height", "width"},
+        SyntheticKind.tabular: {"features", "classes"} | REDUCING,
+        SyntheticKind.images: {"classes", "channels", "height", "width"} | REDUCING,
     }
 
     def validate(self) -> None:
@@ -59,14 +59,15 @@ class Synthetic(Data):
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if item.name not in used and value != item.default:
-                raise ConfigError(f"data.{item.name}={value}: has no effect with data.kind={self.kind.name}")
-            least = 0 if item.name in ("seed", "classes") else 1
+                raise ConfigError(f"data.{item.name}={getattr(value, 'name', value)}: has no effect with data.kind={self.kind.name}")
+            least = 0 if item.name in ("seed", "classes", "reduce_seed") else 1
             if type(value) is int and value < least:
                 raise ConfigError(f"data.{item.name}={value}: must be at least {least}")
         if self.kind is SyntheticKind.images and self.classes == 0:
             raise ConfigError("data.classes=0: data.kind=images needs at least 1")
+        super().validate()
 
-    def open(self, split: str) -> Samples:
+    def open_whole(self, split: str) -> Samples:
         from trainer.data.made import MadeImages, MadeRows, MadeTokens
 
         eval_split = split == "eval"

@@ -132,6 +132,7 @@ def write_table(knobs: Tabular, rules: schema.Schema | None, place: Path) -> dic
     return {
         "files": {name: (place / name).stat().st_size for name in map(".".join, parts)},
         "columns": [list(feature) for column in features for feature in _origins(knobs, column)],
+        "preparation": {"columns": [_preparation(knobs, column) for column in features], "target": target.name, "classes": target.categories()},
         "classes": target.categories(),
         "class_entropy": entropy(np.asarray(list(target.counts.values()))) if target.counts else None,
         "sha256": checksum.hexdigest(),
@@ -215,6 +216,14 @@ def _origins(knobs: Tabular, column: Column) -> list[tuple[str, str | None]]:
     if column.is_number or knobs.encoding is Encoding.ordinal:
         return [(column.name, None)]
     return [(column.name, category) for category in column.categories()]
+
+
+def _preparation(knobs: Tabular, column: Column) -> dict[str, Any]:
+    """What `_features` does to a cell of `column`, as plain values: a number that is empty becomes `fill`, and is then (number - shift) / scale."""
+    if not column.is_number:
+        return {"name": column.name, "categories": column.categories(), "encoding": knobs.encoding.name}
+    shift, scale = (column.mean, column.scale()) if knobs.standardize else (0.0, 1.0)
+    return {"name": column.name, "fill": column.mean if knobs.missing.name == "mean" and column.count else None, "shift": shift, "scale": scale}
 
 
 def _features(knobs: Tabular, columns: Sequence[Column], batch: Batch) -> np.ndarray:

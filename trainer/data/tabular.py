@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
-from trainer.data.base import Data
 from trainer.data.cache import cached, digest, file_stamp
+from trainer.data.reduce import REDUCING, Reducible
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainer.data.table_samples import TableSamples
 
-FORMAT = 2  # of the files in the cache
+FORMAT = 3  # of the files in the cache
 
 
 class Task(Enum):
@@ -58,7 +58,7 @@ class Split(Enum):
 
 
 @dataclass(kw_only=True)
-class Tabular(Data):
+class Tabular(Reducible):
     """A table converted once to memory-mapped float32 rows; whatever is fitted is fitted on the training split alone."""
 
     path: str = MISSING
@@ -94,6 +94,7 @@ class Tabular(Data):
     """A YAML file that says what the columns hold (python -m trainer.data validate writes one): a table that disagrees is refused."""
 
     def validate(self) -> None:
+        super().validate()
         for key, path in (("path", self.path), ("eval_path", self.eval_path)):
             if path is not None and Path(path).suffix.lower() not in (".csv", ".parquet"):
                 raise ConfigError(f"data.{key}={path}: must be a .csv or .parquet file")
@@ -113,14 +114,14 @@ class Tabular(Data):
         if self.target in self.features:
             raise ConfigError(f"data.features={self.features}: must not hold data.target={self.target}")
 
-    def open(self, split: str) -> TableSamples:
+    def open_whole(self, split: str) -> TableSamples:
         from trainer.data import schema
         from trainer.data.arrays import map_rows
         from trainer.data.table_samples import Feature, TableSamples
         from trainer.data.table_write import write_table
 
         rules = None if self.schema is None else schema.load(Path(self.schema))
-        knobs = {item.name: str(getattr(self, item.name)) for item in dataclasses.fields(self) if item.name != "schema"}
+        knobs = {item.name: str(getattr(self, item.name)) for item in dataclasses.fields(self) if item.name not in ("schema", *REDUCING)}
         stamps = [file_stamp(Path(path)) for path in (self.path, self.eval_path) if path is not None]
         place, index = cached("tabular", digest([FORMAT, stamps, knobs, rules and rules.digest()]), lambda place: write_table(self, rules, place))
         columns = [Feature(*origin) for origin in index["columns"]]
@@ -140,4 +141,6 @@ class Tabular(Data):
         source = Path(self.path if split == "train" or self.eval_path is None else self.eval_path)
         row_numbers = map_rows(place / f"{split}.rows", "<i8", ())
         stamp = stamps[source != Path(self.path)]
-        return TableSamples(rows, labels, spec, fingerprint, facts, source=source, stamp=stamp, row_numbers=row_numbers, columns=columns)
+        samples = TableSamples(rows, labels, spec, fingerprint, facts, source=source, stamp=stamp, row_numbers=row_numbers, columns=columns)
+        samples.preparation = index["preparation"]
+        return samples

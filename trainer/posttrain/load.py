@@ -12,6 +12,7 @@ from torch import nn
 from trainer import config as configs
 from trainer.checkpoint.directory import has_manifest, list_whole, read_manifest
 from trainer.checkpoint.export import MODEL
+from trainer.checkpoint.reduction import take
 from trainer.checkpoint.tensors import StoredTensors
 from trainer.checkpoint.verify import check
 from trainer.compress.form import CompressedLayer
@@ -33,6 +34,8 @@ class Loaded(NamedTuple):
 def load(path: Path | str) -> Loaded:
     """The model of a checkpoint, or of the newest one of a run directory, whatever strategy and number of ranks wrote it.
 
+    Where its data was reduced, `config.data.open` then reduces as it was.
+
     Raises:
         ConfigError: there is none.
         RunError: it is damaged.
@@ -44,6 +47,7 @@ def load(path: Path | str) -> Loaded:
             raise ConfigError(f"{path}: has no whole checkpoint")
         path = whole[-1]
     check(path)
+    take(path)
     manifest = read_manifest(path)
     config = configs.from_plain(manifest["config"])
     module = _built(config, manifest["data_spec"])

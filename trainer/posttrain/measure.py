@@ -41,6 +41,11 @@ class Spread(Samples):
         self._samples = samples
         self._count = min(count, len(samples))
         self.spec, self.fingerprint, self.sample_bytes = samples.spec, samples.fingerprint, samples.sample_bytes
+        self.preparation, self.reduction = samples.preparation, samples.reduction
+
+    @property
+    def original(self) -> Samples:
+        return Spread(self._samples.original, self._count)
 
     def __len__(self) -> int:
         return self._count

@@ -16,7 +16,8 @@ from torch import nn
 from trainer import config as configs
 from trainer import distributed
 from trainer import worker as training
-from trainer.checkpoint.directory import list_whole, read_manifest
+from trainer.checkpoint.directory import has_manifest, list_whole, read_manifest
+from trainer.checkpoint.reduction import take
 from trainer.checkpoint.save import write
 from trainer.compress.base import Compressor, called
 from trainer.compress.subject import Change, Subject, layers_of
@@ -73,7 +74,9 @@ def _with_ranks(work: Work, config: Config, place: Place, asked: list[int] | Non
     device = distributed.pick_device(config.train.device.name, place.local_rank)
     distributed.init(place, device, [] if asked is None else asked)
     try:
-        work(config, Path(config.checkpoint.resume), Path(config.run_dir), device)
+        if has_manifest(start := Path(config.checkpoint.resume)):
+            take(start)
+        work(config, start, Path(config.run_dir), device)
     finally:
         distributed.close()
 

@@ -92,7 +92,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [10.0**power for power in range(start, end + stride, stride)]
 
 
-def chart(title: str, series: Iterable[Series], show: Callable[[float], str], *, zero: bool = False, log: bool = False, wide: bool = False) -> str:
+def chart(
+    title: str, series: Iterable[Series], show: Callable[[float], str], *, zero: bool = False, log: bool = False, wide: bool = False, along: str = "step"
+) -> str:
     """A figure: curves over steps, a caption that says them in words, and the values for the pointer.
 
     Args:
@@ -100,6 +102,7 @@ def chart(title: str, series: Iterable[Series], show: Callable[[float], str], *,
         zero: the axis begins at 0.
         log: a logarithmic axis, if all values are positive.
         wide: as wide as the page.
+        along: what the horizontal axis counts, if not steps.
     """
     drawn = [item for item in series if item.points()]
     if not drawn:
@@ -131,12 +134,13 @@ def chart(title: str, series: Iterable[Series], show: Callable[[float], str], *,
         lone = item.points() if item.dots else [run[0] for run in item.runs if len(run) == 1]
         parts += [f'<circle class="{item.style}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="3"/>' for step, value in lone]
     parts.append(f'<path class="rule" d="M0 {TOP}V{HEIGHT - BOTTOM}"/>')
-    words = "; ".join(_in_words(item, show) for item in drawn)
-    label = html.escape(f"{title} over {first:,} to {last:,} steps. {words}")
+    words = "; ".join(_in_words(item, show, along) for item in drawn)
+    label = html.escape(f"{title} over {first:,} to {last:,} {along}s. {words}")
     keys = "".join(f'<span class="key"><i class="{item.style}"></i>{html.escape(item.name)}</span>' for item in drawn)
     hover = {
         "plot": [LEFT, WIDTH - RIGHT, WIDTH],
         "steps": [first, last],
+        "along": along,
         "series": [{"name": item.name, "points": [(step, show(value)) for step, value in item.points()]} for item in drawn],
     }
     return (
@@ -146,14 +150,14 @@ def chart(title: str, series: Iterable[Series], show: Callable[[float], str], *,
     )
 
 
-def _in_words(item: Series, show: Callable[[float], str]) -> str:
+def _in_words(item: Series, show: Callable[[float], str], along: str) -> str:
     points = item.points()
     if item.style == "level":
         return f"{item.name} {show(points[0][1])}"
     low, high = min(points, key=lambda point: point[1]), max(points, key=lambda point: point[1])
     return (
-        f"{item.name}: {show(points[0][1])} at step {points[0][0]:,}, {show(points[-1][1])} at step {points[-1][0]:,}, "
-        f"lowest {show(low[1])} (step {low[0]:,}), highest {show(high[1])} (step {high[0]:,})"
+        f"{item.name}: {show(points[0][1])} at {along} {points[0][0]:,}, {show(points[-1][1])} at {along} {points[-1][0]:,}, "
+        f"lowest {show(low[1])} ({along} {low[0]:,}), highest {show(high[1])} ({along} {high[0]:,})"
     )
 
 

@@ -42,7 +42,7 @@ tr:last-child > * { border-bottom: 0; } tbody th { font-weight: 400; color: var(
 
 SCRIPT = """
 for (const figure of document.querySelectorAll("figure.chart")) {
-  const {plot: [left, right, width], steps: [first, last], series} = JSON.parse(figure.querySelector("script").textContent);
+  const {plot: [left, right, width], steps: [first, last], along, series} = JSON.parse(figure.querySelector("script").textContent);
   const svg = figure.querySelector("svg"), rule = svg.querySelector(".rule"), output = figure.querySelector("output");
   const nearest = (points, step) => {
     let low = 0, high = points.length - 1;
@@ -55,9 +55,9 @@ for (const figure of document.querySelectorAll("figure.chart")) {
     const at = nearest(series[0].points, step)[0];
     rule.setAttribute("transform", `translate(${left + (at - first) / Math.max(last - first, 1) * (right - left)} 0)`);
     rule.style.visibility = "visible";
-    output.textContent = `step ${at.toLocaleString("en")}: ` + series.map(({name, points}) => {
+    output.textContent = `${along} ${at.toLocaleString("en")}: ` + series.map(({name, points}) => {
       const [there, value] = nearest(points, at);
-      return `${name} ${value}` + (there === at || points.length === 2 ? "" : ` (step ${there.toLocaleString("en")})`);
+      return `${name} ${value}` + (there === at || points.length === 2 ? "" : ` (${along} ${there.toLocaleString("en")})`);
     }).join(", ");
   });
   svg.addEventListener("pointerleave", () => { rule.style.visibility = "hidden"; output.textContent = ""; });
