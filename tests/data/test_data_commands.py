@@ -157,7 +157,7 @@ ERRORS = [
     (["validate", "validate.treshold=1"], "error: unknown key 'validate.treshold'; did you mean 'validate.threshold'?\n"),
     (["split", "data.eval_path=b.csv"], "error: data.eval_path=b.csv: is a split already; leave it out to split data.path\n"),
     (["card", "data=stdlib"], "error: data: python -m trainer.data card works on tables; give data=tabular data.path=FILE data.target=COLUMN\n"),
-    (["look"], "usage: python -m trainer.data {validate,split,card} data=... [key=value ...]\n"),
+    (["look"], "usage: python -m trainer.data {profile,validate,split,card} data=... [key=value ...]\n"),
 ]  # fmt: skip
 
 
