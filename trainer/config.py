@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from trainer.compress.base import Compressor
 from trainer.data.base import Data
 from trainer.errors import ConfigError
+from trainer.explain.base import Explainer
 from trainer.export.base import Exporter
 from trainer.launchers.base import Launcher
 from trainer.models.base import Model
@@ -42,6 +43,7 @@ from trainer.strategies.base import Strategy
 from trainer.writing import write_whole
 
 TARGET = "_target_"
+AFTER_TRAINING = ("compress", "export", "explain")  # groups of what is done with a finished run
 
 
 @dataclass
@@ -68,7 +70,19 @@ class Config:
     """Compression after training, in order."""
     export: dict[str, Exporter] = field(default_factory=dict)
     """Runtimes that the trained, or compressed, model is written for."""
+    explain: dict[str, Explainer] = field(default_factory=dict)
+    """Explanations of what the trained, or compressed, model decides, with the evidence for each."""
     posttrain: PosttrainConfig = field(default_factory=PosttrainConfig)
+
+
+def training_alone(config: Config) -> Config:
+    """`config` without what is done after training."""
+    return dataclasses.replace(config, **{group: {} for group in AFTER_TRAINING})
+
+
+def goes_on(config: Config) -> bool:
+    """Whether anything is to be done after training."""
+    return any(getattr(config, group) for group in AFTER_TRAINING)
 
 
 def config_dir() -> Path:
@@ -187,7 +201,7 @@ def default_strategy(config: Config) -> Strategy:
 def default_name(config: Config) -> str:
     """A name for the run: what it trains, how, and a hash of the config: the same on every node."""
     plain = to_plain(config)
-    for other in ("run_dir", "log", "wandb", "compress", "export", "posttrain"):  # as they differ from node to node, or come after training
+    for other in ("run_dir", "log", "wandb", *AFTER_TRAINING, "posttrain"):  # as they differ from node to node, or come after training
         plain.pop(other)
     for per_node in config.launcher.per_node():
         plain["launcher"].pop(per_node)

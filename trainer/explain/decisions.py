@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from trainer.data.base import Samples
 from trainer.errors import ConfigError
 from trainer.explain.base import Kind
 from trainer.explain.case import Case
+from trainer.explain.run import kind_of
 from trainer.models.base import Model
 from trainer.posttrain.measure import Spread
 
@@ -40,6 +40,20 @@ class Decisions(ABC):
     def shown(self, index: int) -> dict[str, Any]:
         """What a report shows of sample `index`, as plain data: `values` of its units for a table, and so on."""
 
+    def describe(self) -> str:
+        """What is explained, in a sentence's words."""
+        classes = self.samples.describe().get("class_names")
+
+        def named(number: int) -> str:
+            return f"class {number}" + (f" ({classes[number]})" if classes else "")
+
+        if self.output is not None:
+            return f"log-odds of {named(self.output)}"
+        outputs = self.samples.spec.get("classes")
+        if not outputs:
+            return "the predicted number"
+        return f"log-odds of {named(1)}" if outputs == 2 else "log-odds of the class that the model predicts"
+
     def batch(self, index: int) -> dict[str, Tensor]:
         """Sample `index` on the model's device, with a batch dimension of 1."""
         return {key: value.to(self.device()) for key, value in self.samples.batch([index]).items()}
@@ -58,18 +72,6 @@ class Decisions(ABC):
                 raise ConfigError(f"posttrain.explain_output={self.output}: the model has the outputs 0 to {len(outputs) - 1}")
             return self.output
         return 1 if len(outputs) == 2 else int(outputs.argmax())
-
-
-def kind_of(spec: Mapping[str, Any]) -> Kind:
-    """What samples of this `spec` are (see `Samples.spec`).
-
-    Raises:
-        ConfigError: nothing that can be explained.
-    """
-    for key, kind in (("features", Kind.tabular), ("seq_len", Kind.text), ("channels", Kind.image)):
-        if key in spec:
-            return kind
-    raise ConfigError(f"explain: data of this form cannot be explained (it tells {', '.join(spec)}; features, seq_len or channels were looked for)")
 
 
 def decisions_class(kind: Kind) -> type[Decisions]:

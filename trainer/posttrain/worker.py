@@ -36,7 +36,7 @@ Work = Callable[[Config, Path, Path, torch.device], None]
 
 def prepare(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Give the model of the checkpoint `config.checkpoint.resume` the form in which `config.compress` trains it, in `config.run_dir`."""
-    _with_ranks(partial(_change, lambda part, subject: part.prepare(subject)), config, place, asked)
+    with_ranks(partial(_change, lambda part, subject: part.prepare(subject)), config, place, asked)
 
 
 def compress(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -45,20 +45,21 @@ def compress(config: Config, place: Place, asked: list[int] | None = None) -> No
     Raises:
         ConfigError: a method does not fit the model.
     """
-    _with_ranks(partial(_change, lambda part, subject: part.run(subject)), config, place, asked)
+    with_ranks(partial(_change, lambda part, subject: part.run(subject)), config, place, asked)
 
 
 def import_model(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Save the model of `config`, with the values that it comes with, as the first checkpoint of `config.run_dir`."""
-    _with_ranks(_import, config, place, asked)
+    with_ranks(_import, config, place, asked)
 
 
 def measure(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Measure the checkpoint `config.checkpoint.resume` and what `config.run_dir` holds, made from it."""
-    _with_ranks(_measure, config, place, asked)
+    with_ranks(_measure, config, place, asked)
 
 
-def _with_ranks(work: Work, config: Config, place: Place, asked: list[int] | None) -> None:
+def with_ranks(work: Work, config: Config, place: Place, asked: list[int] | None) -> None:
+    """`work` of `config`, the checkpoint to start from, the directory to write to and the device, among all ranks."""
     assert config.run_dir is not None
     device = distributed.pick_device(config.train.device.name, place.local_rank)
     distributed.init(place, device, [] if asked is None else asked)
@@ -85,7 +86,7 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
         told[name] = change.told
         subject = values.changed(subject, change, config)
     made = dataclasses.replace(
-        config, model=subject.model, compress={}, export={}, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume="auto")
+        configs.training_alone(config), model=subject.model, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume="auto")
     )
     _save(made, subject.engine, samples, Position(manifest["step"], manifest["tokens"]), out, str(start))
     if dist.get_rank() == 0:
@@ -97,7 +98,7 @@ def _import(config: Config, start: Path, out: Path, device: torch.device) -> Non
     assert isinstance(config.model, HF)
     samples = config.data.open("train")
     engine = values.without_values(config.model, config, samples, device)  # without those of a checkpoint
-    _save(dataclasses.replace(config, compress={}, export={}), engine, samples, Position(0, 0), out, str(Path(config.model.path or "").resolve()))
+    _save(configs.training_alone(config), engine, samples, Position(0, 0), out, str(Path(config.model.path or "").resolve()))
     dist.barrier()
 
 
