@@ -58,8 +58,8 @@ def lines(run_dir: Path) -> list[str]:
         if ranked:
             head = ("  of all decisions", "mean |value|", "mean value")
             said += aligned([head, *((f"  {unit}", f"{at['mean_abs']:.4g}", f"{at['mean']:+.4g}") for unit, at in ranked)], {0}).splitlines()
-        checks = [check for check in one["checks"] if check["passed"] is not None]
-        if checks:
-            failed = [check for check in checks if not check["passed"]]
-            said.append(f"  checks: {len(checks) - len(failed)} of {len(checks)} passed" + "".join(f"\n  FAILED {one['name']}: {one['meaning']}" for one in failed))
+        if judged := [check for check in one["checks"] if check["passed"] is not None]:
+            failed = [check for check in judged if not check["passed"]]
+            said.append(f"  checks: {len(judged) - len(failed)} of {len(judged)} passed")
+            said += [f"  FAILED {check['name']}: {check['meaning']}" for check in failed]
     return [*said, f"explanations {run_dir / EXPLAINED}"]

@@ -76,8 +76,10 @@ def _explain(config: Config, start: Path, run_dir: Path, device: torch.device) -
             "checkpoint": str(checkpoint),
             "samples": count,
             "ranks": world,
+            "background": len(decisions.background),
             "decision": decisions.describe(),
             "explainers": told,
+            "checks": [],
             "shown": shown,
         }
         write_whole(place / FIGURES, json.dumps(found, indent=1))
