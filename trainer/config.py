@@ -145,12 +145,21 @@ def _plain_value(value: Any) -> Any:
 
 
 def from_plain(plain: dict[str, Any]) -> Config:
-    """The inverse of `to_plain`: objects again, every key and type checked."""
+    """The inverse of `to_plain`: objects again, every key, type and value checked."""
+    return to_config(_typed(plain))
+
+
+def recorded(plain: dict[str, Any]) -> Config:
+    """What a finished run, of any number of processes, says of itself: every key and type is checked, but not whether it could be run here and now."""
+    return OmegaConf.to_object(_typed(plain))  # type: ignore[return-value]
+
+
+def _typed(plain: dict[str, Any]) -> DictConfig:
     schema: Any = OmegaConf.structured(Config)
     for key, value in plain.items():
         value = with_schemas(OmegaConf.create({"value": value}).value)
         OmegaConf.update(schema, key, value, merge=not isinstance(value, DictConfig) or OmegaConf.get_type(value) is dict)
-    return to_config(schema)
+    return schema
 
 
 def part_from_plain(plain: dict[str, Any]) -> Any:

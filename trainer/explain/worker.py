@@ -36,10 +36,11 @@ def explain(config: Config, place: Place, asked: list[int] | None = None) -> Non
     Raises:
         ConfigError: an explainer does not fit the model.
     """
-    with_ranks(_explain, config, place, asked)
+    with_ranks(explain_among, config, place, asked)
 
 
-def _explain(config: Config, start: Path, run_dir: Path, device: torch.device) -> None:
+def explain_among(config: Config, start: Path, run_dir: Path, device: torch.device) -> None:
+    """The same, of this rank in a group of ranks."""
     checkpoint = distributed.from_rank_0(lambda: list_whole(run_dir))[-1]
     decisions = _decisions(config, checkpoint, device)
     count = min(config.posttrain.explain_samples, len(decisions.samples))

@@ -45,7 +45,7 @@ def load(path: Path | str) -> Loaded:
         path = whole[-1]
     check(path)
     manifest = read_manifest(path)
-    config = configs.from_plain(manifest["config"])
+    config = configs.recorded(manifest["config"])
     module = _built(config, manifest["data_spec"])
     stored = StoredTensors(path)
     ties = {id(value): name for name, value in module.named_parameters()}
