@@ -20,7 +20,7 @@ class TabularDecisions(Decisions):
         rows = self.batch(index)["features"].to(torch.float32)
         chosen = self.chosen(self._outputs(self.module, rows)[0])
         background = self.background.batch(range(len(self.background)))["features"].to(rows)
-        units, unit_of = self._units()
+        units, unit_of = self.units()
         return Case(
             margin=partial(self._margin, self.module if module is None else module, chosen),
             inputs=rows[0],
@@ -31,13 +31,13 @@ class TabularDecisions(Decisions):
         )
 
     def shown(self, index: int) -> dict[str, Any]:
-        units, _ = self._units()
+        units, _ = self.units()
         if isinstance(self.samples, TableSamples):
             raw = self.samples.raw(units, [index])
             return {"values": {unit: raw[unit].tolist()[0] for unit in units}}
         return {"values": dict(zip(units, self.batch(index)["features"][0].tolist(), strict=True))}
 
-    def _units(self) -> tuple[tuple[str, ...], Tensor]:
+    def units(self) -> tuple[tuple[str, ...], Tensor]:
         """Names of the columns, and of each feature the number of its own."""
         if isinstance(self.samples, TableSamples):
             names = [feature.column for feature in self.samples.columns]
