@@ -22,7 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from trainer.compress.base import Compressor
 from trainer.data.base import Data
 from trainer.errors import ConfigError
-from trainer.explain.base import Explainer
+from trainer.explain.base import Method
 from trainer.export.base import Exporter
 from trainer.launchers.base import Launcher
 from trainer.models.base import Model
@@ -70,7 +70,7 @@ class Config:
     """Compression after training, in order."""
     export: dict[str, Exporter] = field(default_factory=dict)
     """Runtimes that the trained, or compressed, model is written for."""
-    explain: dict[str, Explainer] = field(default_factory=dict)
+    explain: dict[str, Method] = field(default_factory=dict)
     """Explanations of what the trained, or compressed, model decides, with the evidence for each."""
     posttrain: PosttrainConfig = field(default_factory=PosttrainConfig)
 

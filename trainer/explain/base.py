@@ -12,7 +12,11 @@ from trainer.errors import ConfigError, missing_extra
 from trainer.part import Part
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trainer.explain.case import Attribution, Case
+    from trainer.explain.importance import Importance
+    from trainer.explain.tabular import TabularDecisions
 
 
 class Kind(Enum):
@@ -24,8 +28,8 @@ class Kind(Enum):
 
 
 @dataclass(kw_only=True)
-class Explainer(Part):
-    """One method that says how much each unit of a sample (a column, a token, a region) adds to the model's decision."""
+class Method(Part):
+    """What all that `explain=[...]` may name have in common."""
 
     name: ClassVar[str]
     package: ClassVar[str | None] = None
@@ -47,12 +51,17 @@ class Explainer(Part):
             fits = ", ".join(one.name for one in Kind if one in self.kinds)
             raise ConfigError(f"explain={self.name}: explains {fits} data, and this is {kind.name} data; take another explainer")
 
-    def needs_gradients(self) -> bool:
-        """Whether `explain` differentiates the model."""
-        return False
-
     def is_random(self) -> bool:
         """Whether another seed gives other values."""
+        return False
+
+
+@dataclass(kw_only=True)
+class Explainer(Method):
+    """One method that says how much each unit of a sample (a column, a token, a region) adds to the model's decision."""
+
+    def needs_gradients(self) -> bool:
+        """Whether `explain` differentiates the model."""
         return False
 
     def is_additive(self) -> bool:
@@ -62,3 +71,15 @@ class Explainer(Part):
     @abstractmethod
     def explain(self, case: Case, seed: int) -> Attribution:
         """How much each unit of `case` adds to its margin; a pure function of `case` and `seed`."""
+
+
+@dataclass(kw_only=True)
+class GlobalExplainer(Method):
+    """One method that says how much each column matters to the model on a whole split: no single decision is explained."""
+
+    @abstractmethod
+    def importance(self, decisions: TabularDecisions, units: Sequence[int], seed: int) -> Importance:
+        """How much those `units` (numbers of columns) matter; of each a pure function of the decisions, its number and `seed`.
+
+        Ranks that share the columns among themselves therefore find together what one finds alone (see `importance.joined`).
+        """

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from trainer.errors import ConfigError
+
 ROWS = 4096  # inputs in one forward pass at most
 ELEMENTS = 2**24  # and numbers in them
 
@@ -53,7 +55,7 @@ class Case:
     def value(self, present: Tensor) -> Tensor:
         """The game: (n, units) bool to (n,) float64, the mean margin over the background with absent units replaced."""
         with torch.no_grad():
-            rows = max(1, min(ROWS, ELEMENTS // max(1, self.inputs.numel())) // len(self.background))
+            rows = max(1, self.at_once() // len(self.background))
             return torch.cat([self._value(chunk) for chunk in present.to(self.inputs.device).split(rows)]).cpu()
 
     def _value(self, present: Tensor) -> Tensor:
@@ -62,16 +64,37 @@ class Case:
         mixed = torch.where(kept, self.inputs, self.background.unsqueeze(0))
         return self.margin(mixed.flatten(0, 1)).to(torch.float64).reshape(shape[0], -1).mean(1)
 
+    def at_once(self) -> int:
+        """How many inputs one forward pass should have at most."""
+        return max(1, min(ROWS, ELEMENTS // max(1, self.inputs.numel())))
+
     def spread(self, values: Tensor) -> Tensor:
         """(..., units) to (..., *shape): of each number the value of its unit; True, or 1, where it belongs to none."""
         always = torch.ones_like(values[..., :1])
         return torch.cat([values, always], -1)[..., self.unit_of]  # -1 is the last
 
     def per_unit(self, values: Tensor) -> Tensor:
-        """(*shape), what each number adds, to (units,) float64, on the CPU: the sum of what is each unit's."""
-        owner = self.unit_of.flatten()
-        total = torch.zeros(len(self) + 1, dtype=torch.float64, device=values.device)
-        return total.index_add_(0, owner % len(total), values.flatten().to(torch.float64))[:-1].cpu()
+        """(..., *shape), what each number adds, to (..., units) float64, on the CPU: the sum of what is each unit's."""
+        owner = (self.unit_of.flatten() % (len(self) + 1)).to(values.device)
+        each = values.to(torch.float64).reshape(-1, len(owner))
+        total = torch.zeros(len(each), len(self) + 1, dtype=torch.float64, device=values.device).index_add_(1, owner, each)
+        return total[:, :-1].reshape(*values.shape[: values.dim() - self.unit_of.dim()], len(self)).cpu()
+
+    def check_gradients(self, key: str) -> None:
+        """Refuse a model that cannot be differentiated with respect to its inputs.
+
+        Raises:
+            ConfigError: `key`, such as "explain=integrated_gradients", and what can be taken instead.
+        """
+        with torch.enable_grad():
+            rows = self.inputs.unsqueeze(0).detach().requires_grad_()
+            try:
+                found = torch.autograd.grad(self.margin(rows).sum(), rows, allow_unused=True)[0]
+                problem = None if found is not None else "its output does not depend on its inputs by anything that has a derivative"
+            except (RuntimeError, NotImplementedError) as error:  # no part of the output requires a gradient; a kernel has none
+                problem = str(error).splitlines()[0]
+        if problem is not None:
+            raise ConfigError(f"{key}: needs gradients, which this model does not give ({problem}); take shap (kind=auto) or lime")
 
     def all_present(self) -> float:
         """The margin of the sample as it is."""

@@ -19,7 +19,7 @@ class TabularDecisions(Decisions):
     def case(self, index: int, module: nn.Module | None = None) -> Case:
         rows = self.batch(index)["features"].to(torch.float32)
         chosen = self.chosen(self._outputs(self.module, rows)[0])
-        units, unit_of = self._units
+        units, unit_of = self.units
         return Case(
             margin=partial(self._margin, self.module if module is None else module, chosen),
             inputs=rows[0],
@@ -30,7 +30,7 @@ class TabularDecisions(Decisions):
         )
 
     def shown(self, index: int) -> dict[str, Any]:
-        units, _ = self._units
+        units, _ = self.units
         if isinstance(self.samples, TableSamples):
             raw = self.samples.raw(units, [index])
             return {"values": {unit: raw[unit].tolist()[0] for unit in units}}
@@ -41,7 +41,7 @@ class TabularDecisions(Decisions):
         return self.background.batch(range(len(self.background)))["features"].to(self.device(), torch.float32)
 
     @cached_property
-    def _units(self) -> tuple[tuple[str, ...], Tensor]:
+    def units(self) -> tuple[tuple[str, ...], Tensor]:
         """Names of the columns, and of each feature the number of its own."""
         if isinstance(self.samples, TableSamples):
             names = [feature.column for feature in self.samples.columns]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,16 @@ from trainer.checkpoint.directory import list_whole
 from trainer.config import Config
 from trainer.data.progress import progress
 from trainer.distributed import Place
-from trainer.explain.base import Explainer
-from trainer.explain.case import Attribution, Case
+from trainer.explain import evidence, rows
+from trainer.explain.base import Explainer, GlobalExplainer, Method
 from trainer.explain.decisions import Decisions, decisions_of
+from trainer.explain.importance import joined
 from trainer.explain.run import EXPLAINED, FIGURES
+from trainer.explain.tabular import TabularDecisions
 from trainer.posttrain.chains import COMPRESS
 from trainer.posttrain.load import load
 from trainer.posttrain.worker import with_ranks
 from trainer.writing import write_whole
-
-SHOWN = 5  # samples whose decision the report shows one by one
 
 
 def explain(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -41,62 +42,39 @@ def explain(config: Config, place: Place, asked: list[int] | None = None) -> Non
 
 def explain_among(config: Config, start: Path, run_dir: Path, device: torch.device) -> None:
     """The same, of this rank in a group of ranks."""
-    checkpoint = distributed.from_rank_0(lambda: list_whole(run_dir))[-1]
+    checkpoint, source = distributed.from_rank_0(lambda: (list_whole(run_dir)[-1], original(run_dir)))
     decisions = _decisions(config, checkpoint, device)
-    count = min(config.posttrain.explain_samples, len(decisions.samples))
-    indices = [number * len(decisions.samples) // count for number in range(count)]
-    rank, world = dist.get_rank(), dist.get_world_size()
-    mine = indices[rank::world]
+    before = None if source is None else _decisions(config, source, device)
+    indices = spread(len(decisions.samples), config.posttrain.explain_samples)
+    checked = {indices[number] for number in spread(len(indices), config.posttrain.evidence_samples)}
     place = run_dir / EXPLAINED
-    if rank == 0:
+    if dist.get_rank() == 0:
         place.mkdir(exist_ok=True)
-        (place / FIGURES).unlink(missing_ok=True)  # of an earlier explanation
+        for old in place.glob("*.json*"):  # of an earlier explanation
+            old.unlink()
     told: dict[str, Any] = {}
+    every: dict[str, list[dict[str, Any]]] = {}
     for name, part in config.explain.items():
         began = time.monotonic()
-        with progress(f"explain={name}", count, "decisions") if rank == 0 and config.log.progress else nullcontext(_silent) as advance:
-            rows = []
-            for index in mine:
-                rows.append(row_of(decisions.case(index), part, config.train.seed))
-                advance(world)
-        gathered: list[list[dict[str, Any]]] | None = [[] for _ in range(world)] if rank == 0 else None
-        dist.gather_object(rows, gathered)
-        if gathered is not None:
-            every = sorted((row for of_rank in gathered for row in of_rank), key=lambda row: row["sample"])
-            write_whole(place / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in every))
-            told[name] = {
-                "part": configs.to_plain(part),
-                "seconds": time.monotonic() - began,
-                "global": over_all(every),
-                "shown": every[:: max(1, len(every) // SHOWN)][:SHOWN],
-                "checks": [],
-            }
-    if rank == 0:
-        shown = {row["sample"]: decisions.shown(row["sample"]) for one in told.values() for row in one["shown"]}
-        found = {
-            "checkpoint": str(checkpoint),
-            "samples": count,
-            "ranks": world,
-            "background": len(decisions.background),
-            "decision": decisions.describe(),
-            "explainers": told,
-            "checks": [],
-            "shown": shown,
-        }
-        write_whole(place / FIGURES, json.dumps(found, indent=1))
+        if isinstance(part, GlobalExplainer):
+            assert isinstance(decisions, TabularDecisions)
+            found: dict[str, Any] = {"importance": _importance(name, part, config, decisions)}
+        else:
+            assert isinstance(part, Explainer)
+            every[name] = _explained(name, part, config, decisions, before, indices, checked)
+            found = rows.told(every[name])
+        told[name] = {"part": configs.to_plain(part), "seconds": time.monotonic() - began, **found}
+    if dist.get_rank() == 0:
+        for name, found in every.items():
+            write_whole(place / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in found))
+        write_whole(place / FIGURES, json.dumps(_figures(checkpoint, source, decisions, indices, told, every), indent=1))
     dist.barrier()
 
 
-def _silent(done: int) -> None:
-    """For ranks that show nothing."""
-
-
-def _decisions(config: Config, checkpoint: Path, device: torch.device) -> Decisions:
-    loaded = load(checkpoint)
-    at = config.posttrain
-    return decisions_of(
-        loaded.config.model, loaded.module.to(device), config.data.open("eval"), config.data.open("train"), at.explain_background, at.explain_output
-    )
+def spread(length: int, count: int) -> list[int]:
+    """`count` places of `length` at even distances; all where there are no more."""
+    count = min(count, length)
+    return [number * length // count for number in range(count)]
 
 
 def original(run_dir: Path) -> Path | None:
@@ -108,29 +86,68 @@ def original(run_dir: Path) -> Path | None:
     return found if found.is_dir() else None
 
 
-def row_of(case: Case, part: Explainer, seed: int) -> dict[str, Any]:
-    """What `part` says of `case`, as plain data."""
-    found = attribution(case, part, seed)
+def _decisions(config: Config, checkpoint: Path, device: torch.device) -> Decisions:
+    loaded, at = load(checkpoint), config.posttrain
+    module = loaded.module.to(device)
+    return decisions_of(loaded.config.model, module, config.data.open("eval"), config.data.open("train"), at.explain_background, at.explain_output)
+
+
+def _explained(
+    name: str, part: Explainer, config: Config, decisions: Decisions, before: Decisions | None, indices: Sequence[int], checked: set[int]
+) -> list[dict[str, Any]]:
+    """On rank 0 the rows of all samples `indices`, in order, with the evidence of those `checked`; elsewhere this rank's. A collective."""
+
+    def one(index: int) -> dict[str, Any]:
+        return rows.of(part, decisions, before, index, config.train.seed, index in checked)
+
+    return sorted(_shared(name, "decisions", config, list(indices), one), key=lambda row: row["sample"])
+
+
+def _importance(name: str, part: GlobalExplainer, config: Config, decisions: TabularDecisions) -> dict[str, Any]:
+    """On rank 0 by column how much each metric gets worse without it. A collective."""
+    names, _ = decisions.units
+    found = _shared(name, "columns", config, list(range(len(names))), lambda unit: part.importance(decisions, [unit], config.train.seed))
+    whole = joined(found)
+    worse = {
+        metric: {
+            names[unit]: {"mean": mean, "deviation": deviation}
+            for unit, mean, deviation in zip(whole.units, whole.mean(metric).tolist(), whole.deviation(metric).tolist(), strict=True)
+        }
+        for metric in whole.worse
+    }
+    return {"samples": whole.samples, "metrics": whole.whole, "worse": worse}
+
+
+def _shared(name: str, unit: str, config: Config, work: list[Any], do: Callable[[Any], Any]) -> list[Any]:
+    """`do` of every item of `work`, of which each rank takes every world-th: all results on rank 0, its own elsewhere. A collective."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    shown = rank == 0 and config.log.progress
+    with progress(f"explain={name}", len(work), unit) if shown else nullcontext(lambda done: None) as advance:
+        mine = []
+        for item in work[rank::world]:
+            mine.append(do(item))
+            advance(min(world, len(work) - world * (len(mine) - 1)))
+    gathered: list[list[Any]] | None = [[] for _ in range(world)] if rank == 0 else None
+    dist.gather_object(mine, gathered)
+    return mine if gathered is None else [result for of_rank in gathered for result in of_rank]
+
+
+def _figures(
+    checkpoint: Path, source: Path | None, decisions: Decisions, indices: Sequence[int], told: dict[str, Any], every: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """The content of explain.json."""
+    checks = evidence.between({name: [row["values"] for row in found] for name, found in every.items()})
+    shown = {row["sample"] for one in told.values() for row in one.get("shown", [])}
     return {
-        "sample": case.seed,
-        "margin": case.all_present(),
-        "base": found.base,
-        "units": case.units,
-        "values": found.values.tolist(),
-        **({"deviation": found.deviation.tolist()} if found.deviation is not None else {}),
-        **({"told": found.told} if found.told else {}),
+        "checkpoint": str(checkpoint),
+        "compressed_from": None if source is None else str(source),
+        "samples": len(indices),
+        "background": len(decisions.background),
+        "ranks": dist.get_world_size(),
+        "decision": decisions.describe(),
+        "explainers": told,
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "shown": {sample: decisions.shown(sample) for sample in sorted(shown)},
     }
 
 
-def attribution(case: Case, part: Explainer, seed: int) -> Attribution:
-    """By `part`, with a seed that the sample and the run's `seed` fix, whichever rank it is computed on."""
-    return part.explain(case, int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(seed * 1_000_003 + case.seed))))
-
-
-def over_all(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of each unit the mean value and mean absolute value over `rows`; nothing where their units differ, as tokens and regions do."""
-    units = rows[0]["units"]
-    if any(row["units"] != units for row in rows):
-        return {}
-    values = torch.tensor([row["values"] for row in rows], dtype=torch.float64)
-    return {unit: {"mean_abs": float(column.abs().mean()), "mean": float(column.mean())} for unit, column in zip(units, values.T, strict=True)}
