@@ -28,6 +28,9 @@ def section(run_dir: Path) -> str:
         parts += ["<h3>All explainers</h3>", checks_table(found["checks"])]
     for name, one in found["explainers"].items():
         parts.append(f"<h2>{html.escape(name)}</h2>")
+        if "importance" in one:
+            parts.append(f'<div class="charts">{"".join(importances(one["importance"]))}</div>')
+            continue
         if one["checks"]:
             parts.append(checks_table(one["checks"]))
         drawn = [over_all(one["global"], found["samples"])] if one["global"] else []
@@ -41,6 +44,17 @@ def over_all(units: Mapping[str, Mapping[str, float]], samples: int) -> str:
     ranked = sorted(units.items(), key=lambda item: -item[1]["mean_abs"])
     shown = [(unit, figures["mean_abs"], None) for unit, figures in ranked[:MOST]]
     return bars("What matters most: mean of the absolute value", shown, f"over {samples:,} decisions" + _left_out(len(ranked), len(shown)))
+
+
+def importances(found: Mapping[str, Any]) -> list[str]:
+    """For each metric how much worse it gets when a column is shuffled."""
+    drawn = []
+    for metric, units in found["worse"].items():
+        ranked = sorted(units.items(), key=lambda item: -item[1]["mean"])
+        shown = [(unit, figures["mean"], figures["deviation"]) for unit, figures in ranked[:MOST]]
+        words = f"{found['metrics'][metric]:.4g} as it is, on {found['samples']:,} samples; with 1.96 standard deviations of the shuffles"
+        drawn.append(bars(f"How much worse {metric} gets when a column is shuffled", shown, words + _left_out(len(ranked), len(shown))))
+    return drawn
 
 
 def decision(row: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
@@ -61,10 +75,19 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> str:
         style, word = verdicts[check["passed"]]
         rows.append(
             f'<tr class="{style}"><th scope="row">{html.escape(check["name"])}</th><td class="{style}">{word}</td>'
-            f"<td>{html.escape(_shown(check['value']))}</td><td>{html.escape(check['held_against'])}</td><td>{html.escape(check['meaning'])}</td></tr>"
+            f"<td>{html.escape(_value(check))}</td><td>{html.escape(check['against'])}</td><td>{html.escape(check['meaning'])}</td></tr>"
         )
     head = "".join(f'<th scope="col">{title}</th>' for title in ("check", "", "value", "held against", "what it means"))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _value(check: Mapping[str, Any]) -> str:
+    """The figure with its interval, and the others."""
+    said = "–" if check["value"] is None else f"{check['value']:.4g}"
+    if check["interval"] is not None:
+        low, high = check["interval"]
+        said += f" ({low:.4g} to {high:.4g})"
+    return "; ".join([said, *(f"{name} {value:.4g}" for name, value in check["details"].items())])
 
 
 def _left_out(every: int, shown: int) -> str:

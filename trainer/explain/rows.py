@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
-from trainer.explain import evidence
 from trainer.explain.base import Explainer
 from trainer.explain.decisions import Decisions
+from trainer.explain.evidence import agreement
+from trainer.explain.evidence import run as evidence
 from trainer.materialise import stable_seed
 
 SHOWN = 5  # samples whose decision the report shows one by one
 EVIDENCE, BEFORE = "evidence", "before_compression"
 
 
-def of(part: Explainer, decisions: Decisions, before: Decisions | None, index: int, seed: int, checked: bool) -> dict[str, Any]:
+def of(part: Explainer, decisions: Decisions, before: nn.Module | None, index: int, seed: int, checked: bool) -> dict[str, Any]:
     """What `part` says of sample `index`, with a seed that the sample and the run's `seed` fix, whichever rank it is on.
 
     Where it is `checked`, what the checks measure is there too, and with `before` the values for the model before compression.
@@ -33,7 +35,7 @@ def of(part: Explainer, decisions: Decisions, before: Decisions | None, index: i
     if checked:
         row[EVIDENCE] = evidence.measured(part, decisions, case, found, own_seed)
         if before is not None:
-            row[BEFORE] = part.explain(before.case(index), own_seed).values.tolist()
+            row[BEFORE] = part.explain(decisions.case(index, before), own_seed).values.tolist()
     return row
 
 
@@ -42,7 +44,7 @@ def told(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     measured = [row[EVIDENCE] for row in rows if EVIDENCE in row]
     checks = evidence.judged(measured) if measured else []
     if pairs := [(row[BEFORE], row["values"]) for row in rows if BEFORE in row]:
-        checks += evidence.compressed(*zip(*pairs, strict=True))
+        checks += agreement.compressed(*zip(*pairs, strict=True))
     return {"global": over_all(rows), "shown": list(rows[:: max(1, len(rows) // SHOWN)][:SHOWN]), "checks": [dataclasses.asdict(check) for check in checks]}
 
 

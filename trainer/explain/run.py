@@ -42,6 +42,13 @@ def kind_of(spec: Mapping[str, Any]) -> Kind:
     raise ConfigError(f"explain: data of this form cannot be explained (it tells {', '.join(spec)}; features, seq_len or channels were looked for)")
 
 
+def _importances(found: Mapping[str, Any]) -> list[str]:
+    metrics = list(found["worse"])
+    ranked = sorted(found["worse"]["loss"], key=lambda unit: -found["worse"]["loss"][unit]["mean"])[:MOST]
+    table = [(f"  {unit}", *(f"{found['worse'][metric][unit]['mean']:.4g}" for metric in metrics)) for unit in ranked]
+    return aligned([("  worse when it is shuffled", *metrics), *table], {0}).splitlines()
+
+
 def explanations(run_dir: Path) -> dict[str, Any]:
     """What explain.json of `run_dir` says; nothing where nothing was explained."""
     path = run_dir / EXPLAINED / FIGURES
@@ -53,7 +60,10 @@ def lines(run_dir: Path) -> list[str]:
     found = explanations(run_dir)
     said = [f"explained  {found['samples']:,} decisions: {found['decision']}"]
     for name, one in found["explainers"].items():
-        said.append(f"{name}")
+        said.append(name)
+        if "importance" in one:
+            said += _importances(one["importance"])
+            continue
         ranked = sorted(one["global"].items(), key=lambda item: -item[1]["mean_abs"])[:MOST]
         if ranked:
             head = ("  of all decisions", "mean |value|", "mean value")

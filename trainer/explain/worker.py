@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from trainer import config as configs
 from trainer import distributed
@@ -19,9 +20,10 @@ from trainer.checkpoint.directory import list_whole
 from trainer.config import Config
 from trainer.data.progress import progress
 from trainer.distributed import Place
-from trainer.explain import evidence, rows
-from trainer.explain.base import Explainer, GlobalExplainer, Method
+from trainer.explain import rows
+from trainer.explain.base import Explainer, GlobalExplainer
 from trainer.explain.decisions import Decisions, decisions_of
+from trainer.explain.evidence import agreement
 from trainer.explain.importance import joined
 from trainer.explain.run import EXPLAINED, FIGURES
 from trainer.explain.tabular import TabularDecisions
@@ -43,10 +45,12 @@ def explain(config: Config, place: Place, asked: list[int] | None = None) -> Non
 def explain_among(config: Config, start: Path, run_dir: Path, device: torch.device) -> None:
     """The same, of this rank in a group of ranks."""
     checkpoint, source = distributed.from_rank_0(lambda: (list_whole(run_dir)[-1], original(run_dir)))
-    decisions = _decisions(config, checkpoint, device)
-    before = None if source is None else _decisions(config, source, device)
-    indices = spread(len(decisions.samples), config.posttrain.explain_samples)
-    checked = {indices[number] for number in spread(len(indices), config.posttrain.evidence_samples)}
+    loaded, at = load(checkpoint), config.posttrain
+    held_out, train = config.data.open("eval"), config.data.open("train")
+    decisions = decisions_of(loaded.config.model, loaded.module.to(device), held_out, train, at.explain_background, at.explain_output)
+    before = None if source is None else load(source).module.to(device)
+    indices = spread(len(held_out), at.explain_samples)
+    checked = {indices[number] for number in spread(len(indices), at.evidence_samples)}
     place = run_dir / EXPLAINED
     if dist.get_rank() == 0:
         place.mkdir(exist_ok=True)
@@ -86,14 +90,8 @@ def original(run_dir: Path) -> Path | None:
     return found if found.is_dir() else None
 
 
-def _decisions(config: Config, checkpoint: Path, device: torch.device) -> Decisions:
-    loaded, at = load(checkpoint), config.posttrain
-    module = loaded.module.to(device)
-    return decisions_of(loaded.config.model, module, config.data.open("eval"), config.data.open("train"), at.explain_background, at.explain_output)
-
-
 def _explained(
-    name: str, part: Explainer, config: Config, decisions: Decisions, before: Decisions | None, indices: Sequence[int], checked: set[int]
+    name: str, part: Explainer, config: Config, decisions: Decisions, before: nn.Module | None, indices: Sequence[int], checked: set[int]
 ) -> list[dict[str, Any]]:
     """On rank 0 the rows of all samples `indices`, in order, with the evidence of those `checked`; elsewhere this rank's. A collective."""
 
@@ -136,7 +134,7 @@ def _figures(
     checkpoint: Path, source: Path | None, decisions: Decisions, indices: Sequence[int], told: dict[str, Any], every: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
     """The content of explain.json."""
-    checks = evidence.between({name: [row["values"] for row in found] for name, found in every.items()})
+    checks = agreement.between({name: [row["values"] for row in found] for name, found in every.items()})
     shown = {row["sample"] for one in told.values() for row in one.get("shown", [])}
     return {
         "checkpoint": str(checkpoint),
