@@ -68,6 +68,10 @@ class Explainer(Method):
         """Whether the values should add up to the decision less `Attribution.base`."""
         return False
 
+    def is_shapley(self) -> bool:
+        """Whether the values claim to be the Shapley values of `Case.value`."""
+        return False
+
     @abstractmethod
     def explain(self, case: Case, seed: int) -> Attribution:
         """How much each unit of `case` adds to its margin; a pure function of `case` and `seed`."""
