@@ -35,7 +35,7 @@ def of_rows(case: Case, samples: int, discretize: bool, seed: int) -> Attributio
 
     found = explainer.explain_instance(table.row, margins, num_samples=samples)
     weights = np.zeros(len(case))
-    for column, weight in found.local_exp[1]:
+    for column, weight in found.local_exp[1]:  # type: ignore[union-attr]
         slope = not discretize and column not in named
         scale = (table.row[column] - explainer.scaler.mean_[column]) / explainer.scaler.scale_[column] if slope else 1.0  # type: ignore[index]
         weights[column] = weight * scale

@@ -28,7 +28,7 @@ class Game:
     immutable_outputs = True
 
     def __init__(self, case: Case) -> None:
-        self._case = case
+        self.case = case
         self.players = case.per_unit((case.inputs != case.background).any(0)).nonzero().flatten()
         """(players,) int64: numbers of the units."""
         self.clustering: np.ndarray | None = None
@@ -40,9 +40,9 @@ class Game:
     def values(self, coalitions: np.ndarray) -> np.ndarray:
         """(n, players) bool, or 0 and 1, to (n,) float64."""
         self.evaluations += len(coalitions)
-        present = torch.zeros(len(coalitions), len(self._case), dtype=torch.bool)
+        present = torch.zeros(len(coalitions), len(self.case), dtype=torch.bool)
         present[:, self.players] = torch.from_numpy(coalitions.astype(bool))
-        return self._case.value(present).numpy()
+        return self.case.value(present).numpy()
 
     def shape(self, sample: np.ndarray) -> tuple[int, int]:
         """Rows that one coalition becomes, and players."""
@@ -79,7 +79,7 @@ def play(case: Case, kind: Algorithm, evaluations: int, seed: int) -> Attributio
             base, runs = _PLAYED[kind](game, evaluations)
     values = torch.zeros(len(case), dtype=torch.float64)
     values[game.players] = torch.from_numpy(np.mean(runs, 0))
-    told = {"evaluations": game.evaluations}
+    told = {"evaluations": float(game.evaluations)}
     if len(runs) == 1:
         return Attribution(values, float(base), told=told)
     deviation = torch.zeros_like(values)
@@ -146,9 +146,9 @@ def _kernel(game: Game, evaluations: int) -> tuple[float, Sequence[np.ndarray]]:
 def _partition(game: Game, evaluations: int) -> tuple[float, Sequence[np.ndarray]]:
     import shap
 
-    game.clustering = hierarchy(game._case, game.players)
+    game.clustering = hierarchy(game.case, game.players)
     explainer = shap.PartitionExplainer(game.values, game)
-    found = explainer.explain_row(np.ones(len(game)), max_evals=evaluations, fixed_context=None, **_PLAIN | {"batch_size": 64})
+    found = explainer.explain_row(np.ones(len(game)), max_evals=evaluations, fixed_context=None, **{**_PLAIN, "batch_size": 64})
     return found["expected_values"], [found["values"]]
 
 
