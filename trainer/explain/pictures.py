@@ -10,6 +10,7 @@ from trainer.report.curves import RIGHT, TOP, WIDTH
 
 STYLE = """
 .up { fill: var(--eval); } .down { fill: var(--train); } .whisker { stroke: var(--text); stroke-width: 1.2; }
+.checks tbody th { width: 17%; } td.verdict { white-space: nowrap; overflow-wrap: normal; } .checks { margin-bottom: 14px; }
 td.passed { color: var(--good); font-weight: 600; } td.failed { color: var(--bad); font-weight: 600; }
 tr.failed > * { background: color-mix(in srgb, var(--bad) 9%, transparent); }
 """

@@ -74,11 +74,11 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> str:
     for check in checks:
         style, word = verdicts[check["passed"]]
         rows.append(
-            f'<tr class="{style}"><th scope="row">{html.escape(check["name"])}</th><td class="{style}">{word}</td>'
+            f'<tr class="{style}"><th scope="row">{html.escape(check["name"])}</th><td class="verdict {style}">{word}</td>'
             f"<td>{html.escape(_value(check))}</td><td>{html.escape(check['against'])}</td><td>{html.escape(check['meaning'])}</td></tr>"
         )
     head = "".join(f'<th scope="col">{title}</th>' for title in ("check", "", "value", "held against", "what it means"))
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<div class="scroll"><table class="checks"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _value(check: Mapping[str, Any]) -> str:

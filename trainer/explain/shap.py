@@ -56,6 +56,9 @@ class Shap(Explainer):
     def is_additive(self) -> bool:
         return self.kind is not Algorithm.gradient  # only in the mean over what is drawn
 
+    def is_shapley(self) -> bool:
+        return self.kind not in (Algorithm.partition, Algorithm.gradient)  # Owen values; expected gradients
+
     def explain(self, case: Case, seed: int) -> Attribution:
         from trainer.explain import shapley
 
