@@ -1,4 +1,4 @@
-"""python -m benchmarks [step peers startup cli save packed winograd shards] [--pairs N] [--quick] [--strategies A,B] [--out DIR]"""
+"""python -m benchmarks [step peers startup cli save packed winograd shards explain] [--pairs N] [--quick] [--strategies A,B] [--out DIR]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.options import Options
 from benchmarks.work import RANKS
 
-NAMES = ("step", "peers", "startup", "cli", "save", "packed", "winograd", "shards")
+NAMES = ("step", "peers", "startup", "cli", "save", "packed", "winograd", "shards", "explain")
 
 
 def parse(arguments: list[str]) -> tuple[list[str], Options, Path]:
@@ -43,10 +43,10 @@ def parse(arguments: list[str]) -> tuple[list[str], Options, Path]:
 def main() -> int:
     names, options, out = parse(sys.argv[1:])
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // RANKS))  # for all processes: ranks share the cores
-    from benchmarks import command_line, packed, report, save, shards, startup, step, winograd
+    from benchmarks import command_line, explain, packed, report, save, shards, startup, step, winograd
     from benchmarks.peers import compare
 
-    modules = (step, compare, startup, command_line, save, packed, winograd, shards)
+    modules = (step, compare, startup, command_line, save, packed, winograd, shards, explain)
     run = {name: module.run for name, module in zip(NAMES, modules, strict=True)}
     where = report.machine()
     print(report.describe(where), flush=True)

@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from trainer.compress.base import Compressor
 from trainer.data.base import Data
 from trainer.errors import ConfigError
+from trainer.explain.base import Method
 from trainer.export.base import Exporter
 from trainer.launchers.base import Launcher
 from trainer.models.base import Model
@@ -42,6 +43,7 @@ from trainer.strategies.base import Strategy
 from trainer.writing import write_whole
 
 TARGET = "_target_"
+AFTER_TRAINING = ("compress", "export", "explain")  # groups of what is done with a finished run
 
 
 @dataclass
@@ -68,7 +70,19 @@ class Config:
     """Compression after training, in order."""
     export: dict[str, Exporter] = field(default_factory=dict)
     """Runtimes that the trained, or compressed, model is written for."""
+    explain: dict[str, Method] = field(default_factory=dict)
+    """Explanations of what the trained, or compressed, model decides, with the evidence for each."""
     posttrain: PosttrainConfig = field(default_factory=PosttrainConfig)
+
+
+def training_alone(config: Config) -> Config:
+    """`config` without what is done after training."""
+    return dataclasses.replace(config, **{group: {} for group in AFTER_TRAINING})
+
+
+def goes_on(config: Config) -> bool:
+    """Whether anything is to be done after training."""
+    return any(getattr(config, group) for group in AFTER_TRAINING)
 
 
 def config_dir() -> Path:
@@ -131,12 +145,21 @@ def _plain_value(value: Any) -> Any:
 
 
 def from_plain(plain: dict[str, Any]) -> Config:
-    """The inverse of `to_plain`: objects again, every key and type checked."""
+    """The inverse of `to_plain`: objects again, every key, type and value checked."""
+    return to_config(_typed(plain))
+
+
+def recorded(plain: dict[str, Any]) -> Config:
+    """What a finished run, of any number of processes, says of itself: every key and type is checked, but not whether it could be run here and now."""
+    return OmegaConf.to_object(_typed(plain))  # type: ignore[return-value]
+
+
+def _typed(plain: dict[str, Any]) -> DictConfig:
     schema: Any = OmegaConf.structured(Config)
     for key, value in plain.items():
         value = with_schemas(OmegaConf.create({"value": value}).value)
         OmegaConf.update(schema, key, value, merge=not isinstance(value, DictConfig) or OmegaConf.get_type(value) is dict)
-    return to_config(schema)
+    return schema
 
 
 def part_from_plain(plain: dict[str, Any]) -> Any:
@@ -187,7 +210,7 @@ def default_strategy(config: Config) -> Strategy:
 def default_name(config: Config) -> str:
     """A name for the run: what it trains, how, and a hash of the config: the same on every node."""
     plain = to_plain(config)
-    for other in ("run_dir", "log", "wandb", "compress", "export", "posttrain"):  # as they differ from node to node, or come after training
+    for other in ("run_dir", "log", "wandb", *AFTER_TRAINING, "posttrain"):  # as they differ from node to node, or come after training
         plain.pop(other)
     for per_node in config.launcher.per_node():
         plain["launcher"].pop(per_node)

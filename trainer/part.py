@@ -7,8 +7,13 @@ A part holds no runtime state: memory maps, tokenizers and devices live in what 
 
 from __future__ import annotations
 
+import re
 from abc import ABC
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from trainer.errors import ConfigError
 
 
 @dataclass(kw_only=True)
@@ -20,3 +25,12 @@ class Part(ABC):
 
         Called when the config is read, before any process starts and without torch.
         """
+
+
+@contextmanager
+def called(group: str, name: str) -> Iterator[None]:
+    """What is wrong with a part of `group`, which calls itself by its own name, is said of the `name` that it was given in the config."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(re.sub(rf"^{group}\.\w+", f"{group}.{name}", str(error))) from None

@@ -195,3 +195,11 @@ class PosttrainConfig:
     """Passes of each of the two models whose latency is compared, in turns; 0: it is not measured, and no process holds a model whole."""
     evaluation_samples: int | None = None
     """Of the evaluation split, at even distances, for the figures before and after; null: all."""
+    explain_samples: int = 100
+    """Of the evaluation split, at even distances, whose decisions are explained; all where there are no more."""
+    explain_background: int = 50
+    """Of the training split, at even distances: what an absent column takes its value from. The cost of most explainers rises with it."""
+    explain_output: int | None = None
+    """The class whose log-odds are explained. Null: the second of two; of more, the one that the model predicts for the sample."""
+    evidence_samples: int = 8
+    """Of those explained, at even distances, on which each explainer is checked; 0: none is."""

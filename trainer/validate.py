@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.compress.base import called
 from trainer.errors import ConfigError, missing_extra
+from trainer.part import called
 from trainer.units import interval
 
 
@@ -121,6 +121,11 @@ def check_values(config: Any) -> None:
     from trainer.callbacks.profile import check_profile_steps
 
     check_profile_steps(config.profile.steps, train.max_steps)
+    for key in ("explain_samples", "explain_background"):
+        if getattr(config.posttrain, key) < 1:
+            raise ConfigError(f"posttrain.{key}={getattr(config.posttrain, key)}: must be at least 1")
+    if config.posttrain.evidence_samples < 0:
+        raise ConfigError(f"posttrain.evidence_samples={config.posttrain.evidence_samples}: must be 0 (no evidence) or more")
     if config.posttrain.latency_pairs == 1:
         raise ConfigError("posttrain.latency_pairs=1: has no 90th percentile; give at least 2, or 0 for no latency")
     for part in (
@@ -131,9 +136,10 @@ def check_values(config: Any) -> None:
         *config.export.values(),
     ):
         part.validate()
-    for name, part in config.compress.items():
-        with called(name):
-            part.validate()
+    for group, parts in (("compress", config.compress), ("explain", config.explain)):
+        for name, part in parts.items():
+            with called(group, name):
+                part.validate()
     if config.wandb.enabled and find_spec("wandb") is None:
         raise missing_extra("wandb", "wandb", "wandb.enabled=true")
     world_size = config.launcher.world_size(config)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
@@ -19,15 +17,6 @@ if TYPE_CHECKING:
 
     from trainer.compress.subject import Change, Subject
     from trainer.models.base import Model
-
-
-@contextmanager
-def called(name: str) -> Iterator[None]:
-    """What is wrong with a method, which calls itself by its own name, is said of the `name` that it has in its chain."""
-    try:
-        yield
-    except ConfigError as error:
-        raise type(error)(re.sub(r"^compress\.\w+", f"compress.{name}", str(error))) from None
 
 
 @dataclass(kw_only=True)

@@ -49,7 +49,7 @@ def load(path: Path | str) -> Loaded:
     check(path)
     take(path)
     manifest = read_manifest(path)
-    config = configs.from_plain(manifest["config"])
+    config = configs.recorded(manifest["config"])
     module = _built(config, manifest["data_spec"])
     stored = StoredTensors(path)
     ties = {id(value): name for name, value in module.named_parameters()}

@@ -46,7 +46,7 @@ def ratios(title: str, bars: Sequence[tuple[str, float]]) -> str:
         parts.append(f'<text x="{max(x(ratio), x(1)) + 8:.1f}" y="{middle:.1f}" dy=".35em">{ratio:.3g}</text>')
     parts.append(f'<path class="curve level" d="M{x(1):.1f} {TOP}V{height - BOTTOM}"/>')
     parts.append(f'<text x="{x(1):.1f}" y="{height - 10}" text-anchor="middle">before = 1</text>')
-    return _figure(title, height, parts, "; ".join(f"{what} {ratio:.3g}" for what, ratio in bars))
+    return figure(title, height, parts, "; ".join(f"{what} {ratio:.3g}" for what, ratio in bars))
 
 
 def errors(title: str, layers: Mapping[str, float]) -> str:
@@ -62,7 +62,7 @@ def errors(title: str, layers: Mapping[str, float]) -> str:
         )
     parts.append(f'<text x="{LEFT + COLUMNS / 2}" y="{HEIGHT - 10}" text-anchor="middle">{len(layers)} layers, in order</text>')
     worst = max(layers, key=lambda name: layers[name])
-    return _figure(title, HEIGHT, parts, f"largest {layers[worst]:.3g} ({worst}), median {statistics.median(layers.values()):.3g}")
+    return figure(title, HEIGHT, parts, f"largest {layers[worst]:.3g} ({worst}), median {statistics.median(layers.values()):.3g}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def scatter(title: str, points: Sequence[Point], show_x: Callable[[float], str],
         parts.append(f'<a href="{html.escape(point.link)}">{dot}</a>' if point.link else dot)
         above = -12 if point.link else 22
         parts.append(f'<text class="name" x="{x(point.x):.1f}" y="{_down(point.y, ticks) + above:.1f}" text-anchor="middle">{html.escape(point.label)}</text>')
-    return _figure(title, height, parts, f"on the front: {', '.join(point.label for point in best)}")
+    return figure(title, height, parts, f"on the front: {', '.join(point.label for point in best)}")
 
 
 def boxes(title: str, seen: Mapping[str, Any], when: str) -> str:
@@ -114,7 +114,7 @@ def boxes(title: str, seen: Mapping[str, Any], when: str) -> str:
         if outlines := "".join(f"M{box[0]:.1f} {box[1]:.1f}H{box[2]:.1f}V{box[3]:.1f}H{box[0]:.1f}Z" for box in found):
             parts += [f'<path class="halo" d="{outlines}"/>', f'<path class="box {kind}" d="{outlines}"/>']
     words = f"{len(kinds['right'])} of {len(kinds['true'])} found; {len(kinds['wrong'])} wrong"
-    return _figure(title, height, parts, words, width)
+    return figure(title, height, parts, words, width)
 
 
 def _down(value: float, ticks: Sequence[float]) -> float:
@@ -125,7 +125,7 @@ def _across(tick: float, y: float, said: str) -> str:
     return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{html.escape(said)}</text>'
 
 
-def _figure(title: str, height: float, parts: Sequence[str], words: str, width: float = WIDTH) -> str:
+def figure(title: str, height: float, parts: Sequence[str], words: str, width: float = WIDTH) -> str:
     label = html.escape(f"{title}. {words}")
     return (
         f'<figure class="chart"><h3>{html.escape(title)}</h3><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

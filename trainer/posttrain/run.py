@@ -17,6 +17,7 @@ from trainer.callbacks.metrics import METRICS
 from trainer.checkpoint.directory import finished, list_whole, read_manifest
 from trainer.compress.base import Compressor, FineTune
 from trainer.errors import ConfigError, RunError
+from trainer.explain import run as explaining
 from trainer.models.base import Model
 from trainer.posttrain import index
 from trainer.posttrain.chains import COMPRESS, COMPRESSED, PICTURES
@@ -36,8 +37,10 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: names the methods.
     """
-    if not (config.compress or config.export):
-        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], or export=[onnx]")
+    if not configs.goes_on(config):
+        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], export=[onnx] or explain=[shap]")
+    if config.explain:
+        explaining.check(config)
     last = reformed = None
     for name, part in config.compress.items():
         chain = f"compress=[{','.join(config.compress)}]"
@@ -55,7 +58,7 @@ def check(config: Config) -> None:
 def posttrain(config: Config) -> None:
     """Do to the finished run of `config` what `config.compress` says, measure the model before and after, and print the table.
 
-    What comes out is written for the runtimes of `config.export`.
+    What comes out is written for the runtimes of `config.export`, and explained as `config.explain` says.
 
     Raises:
         ConfigError: the chain makes no sense, there is nothing to compress, or a method does not fit.
@@ -68,8 +71,8 @@ def posttrain(config: Config) -> None:
     try:
         if config.compress:
             _compressed(config, run_dir, source)
-        elif config.launcher.place()[0]:
-            print("\n".join(export_lines(_exported(config, run_dir))))
+        else:
+            _used(config, run_dir)
     finally:  # a model that has lost too much is there all the same
         if (run_dir / METRICS).is_file():
             report.write(run_dir)
@@ -104,15 +107,22 @@ def _compressed(config: Config, run_dir: Path, source: Path) -> None:
     print("\n".join(lines(found)))
     print(f"compressed model {out}\nreport {write(out)}\nall of this run {index.write(run_dir)}")
     _judge(config, found)
-    if config.export and config.launcher.place()[0]:
-        print("\n".join(export_lines(_exported(config, out))))
-        write(out)
+    _used(config, out)
 
 
-def _exported(config: Config, run_dir: Path) -> dict[str, Any]:
-    from trainer.export.run import export
+def _used(config: Config, run_dir: Path) -> None:
+    """Export and explain the newest model of `run_dir`."""
+    first = config.launcher.place()[0]
+    if config.export and first:
+        from trainer.export.run import export
 
-    return export(config, run_dir)
+        print("\n".join(export_lines(export(config, run_dir))))
+    if config.explain:
+        config.launcher.launch(_on(config, newest(run_dir), run_dir), explaining.EXPLAIN)
+        if first:
+            print("\n".join(explaining.lines(run_dir)))
+    if first and (run_dir / COMPRESS).is_file():
+        write(run_dir)
 
 
 def stages(chain: dict[str, Compressor]) -> Iterator[tuple[list[str], bool]]:
@@ -176,11 +186,9 @@ def _trained(config: Config, tune: FineTune, source: Path, start: Path, out: Pat
     base, forms = (prepared.base, prepared.forms) if isinstance(prepared, Compressed) else (prepared, {})
     model = part.in_training(Compressed(base=base, forms=forms, start=str(start.resolve())), model_of(source), str(source.resolve()))
     training = dataclasses.replace(
-        config,
+        configs.training_alone(config),
         model=model,
         run_dir=str(out),
-        compress={},
-        export={},
         train=dataclasses.replace(config.train, max_steps=tune.steps, stop_at=None),
         optim=dataclasses.replace(config.optim, lr=tune.lr or config.optim.lr / 10, warmup_steps=min(config.optim.warmup_steps, tune.steps // 10)),
         checkpoint=dataclasses.replace(config.checkpoint, resume="auto"),

@@ -19,13 +19,14 @@ from trainer import worker as training
 from trainer.checkpoint.directory import has_manifest, list_whole, read_manifest
 from trainer.checkpoint.reduction import take
 from trainer.checkpoint.save import write
-from trainer.compress.base import Compressor, called
+from trainer.compress.base import Compressor
 from trainer.compress.subject import Change, Subject, layers_of
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
 from trainer.loop import evaluate
 from trainer.models.hf import HF
+from trainer.part import called
 from trainer.posttrain import values
 from trainer.posttrain.measure import Spread, check_quality, latencies, measured
 from trainer.posttrain.run import FIGURES, LAYERS, model_of
@@ -38,7 +39,7 @@ Work = Callable[[Config, Path, Path, torch.device], None]
 
 def prepare(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Give the model of the checkpoint `config.checkpoint.resume` the form in which `config.compress` trains it, in `config.run_dir`."""
-    _with_ranks(partial(_change, lambda part, subject: part.prepare(subject)), config, place, asked)
+    with_ranks(partial(_change, lambda part, subject: part.prepare(subject)), config, place, asked)
 
 
 def compress(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -47,7 +48,7 @@ def compress(config: Config, place: Place, asked: list[int] | None = None) -> No
     Raises:
         ConfigError: a method does not fit the model.
     """
-    _with_ranks(partial(_change, lambda part, subject: part.run(subject)), config, place, asked)
+    with_ranks(partial(_change, lambda part, subject: part.run(subject)), config, place, asked)
 
 
 def fit(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -61,15 +62,16 @@ def fit(config: Config, place: Place, asked: list[int] | None = None) -> None:
 
 def import_model(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Save the model of `config`, with the values that it comes with, as the first checkpoint of `config.run_dir`."""
-    _with_ranks(_import, config, place, asked)
+    with_ranks(_import, config, place, asked)
 
 
 def measure(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Measure the checkpoint `config.checkpoint.resume` and what `config.run_dir` holds, made from it."""
-    _with_ranks(_measure, config, place, asked)
+    with_ranks(_measure, config, place, asked)
 
 
-def _with_ranks(work: Work, config: Config, place: Place, asked: list[int] | None) -> None:
+def with_ranks(work: Work, config: Config, place: Place, asked: list[int] | None) -> None:
+    """`work` of `config`, the checkpoint to start from, the directory to write to and the device, among all ranks."""
     assert config.run_dir is not None
     device = distributed.pick_device(config.train.device.name, place.local_rank)
     distributed.init(place, device, [] if asked is None else asked)
@@ -93,12 +95,12 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
     _check(config, subject.layers())
     told: dict[str, Any] = {}
     for name, part in config.compress.items():
-        with called(name):
+        with called("compress", name):
             change = do(part, subject)
         told[name] = change.told
         subject = values.changed(subject, change, config)
     made = dataclasses.replace(
-        config, model=subject.model, compress={}, export={}, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume="auto")
+        configs.training_alone(config), model=subject.model, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume="auto")
     )
     _save(made, subject.engine, samples, Position(manifest["step"], manifest["tokens"]), out, str(start))
     if dist.get_rank() == 0:
@@ -122,7 +124,7 @@ def _import(config: Config, start: Path, out: Path, device: torch.device) -> Non
     assert isinstance(config.model, HF)
     samples = config.data.open("train")
     engine = values.without_values(config.model, config, samples, device)  # without those of a checkpoint
-    _save(dataclasses.replace(config, compress={}, export={}), engine, samples, Position(0, 0), out, str(Path(config.model.path or "").resolve()))
+    _save(configs.training_alone(config), engine, samples, Position(0, 0), out, str(Path(config.model.path or "").resolve()))
     dist.barrier()
 
 

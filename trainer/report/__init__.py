@@ -12,6 +12,7 @@ from urllib.parse import quote
 import yaml
 
 from trainer.callbacks.record import REPORT, read_record
+from trainer.explain.report import section
 from trainer.export import told
 from trainer.export.told import exports
 from trainer.ledger import PARTS, Totals, total
@@ -43,7 +44,8 @@ def write(run_dir: Path) -> Path:
     """
     config = run_dir / "config.yaml"
     config_text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), total(read_ledger(run_dir)), chains(run_dir), exports(run_dir))
+    time, made = total(read_ledger(run_dir)), (chains(run_dir), exports(run_dir), section(run_dir))
+    text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), time, *made)
     path = run_dir / REPORT
     write_whole(path, text)
     return path
@@ -57,8 +59,12 @@ def page(
     time: Totals,
     compressed: Sequence[Chain] = (),
     exported: Mapping[str, Any] | None = None,
+    explained: str = "",
 ) -> str:
-    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers, the ledger, and what was made of the model."""
+    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers, the ledger, and what was made of the model.
+
+    explained: the section of its explanations.
+    """
     run = record.get("run", {})
     facts = record.get("facts", {})
     status = record.get("status", "")
@@ -75,7 +81,7 @@ def page(
     ]
     if facts.get("sample"):
         sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(printable(facts["sample"]))}</pre>')
-    sections += [compressions(compressed), exports_table(exported or {})]
+    sections += [compressions(compressed), exports_table(exported or {}), explained]
     tables = [
         ledger(time),
         table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "model", "parameters", "device")}),

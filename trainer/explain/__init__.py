@@ -1,0 +1,1 @@
+"""Why a trained model decides as it does, and whether the explanation can be believed."""
