@@ -12,6 +12,8 @@ from trainer.errors import ConfigError, missing_extra
 from trainer.part import Part
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from trainer.explain.case import Attribution, Case
 
 
@@ -46,6 +48,13 @@ class Explainer(Part):
         if kind not in self.kinds:
             fits = ", ".join(one.name for one in Kind if one in self.kinds)
             raise ConfigError(f"explain={self.name}: explains {fits} data, and this is {kind.name} data; take another explainer")
+
+    def check_module(self, module: nn.Module) -> None:
+        """Refuse a model that this method cannot look into; called before any work.
+
+        Raises:
+            ConfigError: names what is missing.
+        """
 
     def needs_gradients(self) -> bool:
         """Whether `explain` differentiates the model."""
