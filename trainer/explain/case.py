@@ -49,6 +49,8 @@ class Case:
     """Names."""
     seed: int = 0
     """Of the sample, the same however many ranks explain: what is sampled for it is sampled from this."""
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right, bottom in pixels of what is decided on in a picture; None: on all of it."""
     module: nn.Module | None = None
     """What `margin` calls, once for each chunk of inputs, for methods that look into it."""
 

@@ -17,10 +17,10 @@ def is_convolution(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) or (isinstance(module, CompressedLayer) and getattr(module, "window", None) is not None)
 
 
-def last_convolution(module: nn.Module, forward: Callable[[], object]) -> nn.Module:
+def last_convolution(module: nn.Module, forward: Callable[[], object], coarsest: bool = False) -> nn.Module:
     """The convolution, or the block of them with a sum at its end, that comes last when `forward()` runs `module`.
 
-    Left out are what only stands for its parts, and what gives the model's outputs.
+    Left out are what only stands for its parts, and what gives the model's outputs. coarsest: of those of the lowest resolution.
 
     Raises:
         ConfigError: there is none.
@@ -40,8 +40,10 @@ def last_convolution(module: nn.Module, forward: Callable[[], object]) -> nn.Mod
     finally:
         for handle in handles:
             handle.remove()
-    for layer, output in reversed(ended):
-        if layer is not module and all(output is not one for one in outputs):
+    inner = [(layer, output[0, 0].numel()) for layer, output in ended if layer is not module and all(output is not one for one in outputs)]
+    least = min((pixels for _, pixels in inner), default=0)
+    for layer, pixels in reversed(inner):
+        if not coarsest or pixels == least:
             return layer
     raise ConfigError(f"explain=gradcam: {type(module).__name__} has no convolution before its outputs; give explain.gradcam.layer")
 

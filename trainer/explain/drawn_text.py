@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.explain.shades import colour, decided, figure, strongest, told, visible
+from trainer.explain.shades import OVER_TEXT, colour, decided, figure, legend, strongest, told, visible
 
 STYLE = """
 .words { white-space: pre-wrap; overflow-wrap: anywhere; font: .95rem/1.9 ui-monospace, Menlo, Consolas, monospace; margin: 8px 0; }
@@ -16,7 +16,7 @@ STYLE = """
 
 
 def heat_map(title: str, shown: Mapping[str, Any], values: Sequence[float], deviation: Sequence[float] | None = None) -> str:
-    """A figure: the words, each on its colour, with its value on hover and for a reader of screens; then the next token, which they explain.
+    """A figure: the words, each on its colour, with its value on hover and for a reader of screens; then the next token, if they explain that.
 
     shown: as `TextDecisions.shown` gives it; values: of each word.
     """
@@ -26,8 +26,8 @@ def heat_map(title: str, shown: Mapping[str, Any], values: Sequence[float], devi
         said = told(value, None if deviation is None else deviation[number])
         bare = word.lstrip() or visible(word)
         space = word[: len(word) - len(word.lstrip())] if word.strip() else ""
-        parts.append(f'{html.escape(space)}<mark style="background:{colour(value, most)}" title="{said}">{html.escape(bare)}</mark>')
-    if shown.get("continues", True):
+        parts.append(f'{html.escape(space)}<mark style="background:{colour(value, most, OVER_TEXT)}" title="{said}">{html.escape(bare)}</mark>')
+    if shown["continues"]:
         parts.append(f'<b title="the token that is explained">{html.escape(visible(shown["explained"]))}</b>')
     words = f"{decided(dict(shown))}; {strongest(shown['words'], values)}"
-    return figure(title, f'<p class="words">{"".join(parts)}</p>', most, min(values, default=0.0), words)
+    return figure(title, legend(most, min(values, default=0.0), OVER_TEXT), f'<p class="words">{"".join(parts)}</p>', words)

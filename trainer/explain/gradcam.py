@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class GradCam(Explainer):
     """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) by captum: the channels of a layer, weighted by their mean gradients, where positive.
 
+    Means over all of a picture would lose which of its boxes is explained: for a box channels are weighted place by place (HiResCAM;
+    Draelos and Carin 2020, arXiv:2011.08891), at the bottleneck of the network (Seg-Grad-CAM; Vinogradova et al. 2020, arXiv:2002.11434).
     A unit's value is the mean over it of the map, scaled up to the picture.
     """
 
@@ -25,7 +27,7 @@ class GradCam(Explainer):
     package: ClassVar[str | None] = "captum"
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.image})
     layer: str | None = None
-    """Full name of a layer with (channels, height, width). Null: the last convolution before the outputs, or a block of them with its shortcut."""
+    """Full name of a layer with (channels, height, width). Null: the last convolution before the outputs, or a block of them with its shortcut; for a box of the coarsest ones."""
 
     def check_module(self, module: nn.Module) -> None:
         from trainer.explain.convolutions import is_convolution
@@ -55,18 +57,19 @@ class GradCam(Explainer):
     def _map(self, case: Case) -> Tensor:
         """(h, w) float64, of the layer's resolution."""
         import torch
-        from captum.attr import LayerGradCam
+        from captum.attr import LayerGradCam, LayerGradientXActivation
 
         from trainer.explain.convolutions import last_convolution
 
         if case.module is None:
             raise ConfigError("explain=gradcam: the case does not say which model decides")
         inputs = case.inputs.unsqueeze(0)
-        layer = case.module.get_submodule(self.layer) if self.layer else last_convolution(case.module, lambda: case.margin(inputs))
+        in_box = case.box is not None
+        layer = case.module.get_submodule(self.layer) if self.layer else last_convolution(case.module, lambda: case.margin(inputs), in_box)
         try:
-            found = LayerGradCam(case.margin, layer).attribute(inputs, relu_attributions=True)
+            found = (LayerGradientXActivation if in_box else LayerGradCam)(case.margin, layer).attribute(inputs)
         except (RuntimeError, AssertionError, IndexError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"explain.gradcam.layer={self.layer}: gives no picture that the outputs have a gradient of: {error}") from error
         if not isinstance(found, torch.Tensor) or found.ndim != 4:
             raise ConfigError(f"explain.gradcam.layer={self.layer}: gives no (channels, height, width); take a convolution")
-        return found[0, 0].detach().to(torch.float64)
+        return found[0].sum(0).relu().detach().to(torch.float64)

@@ -34,21 +34,22 @@ class ImageDecisions(Decisions):
 
     def case(self, index: int, module: nn.Module | None = None) -> Case:
         image = self.batch(index)["images"].to(torch.float32)
-        margin, _ = self._decided(index, image)
+        margin, told = self._decided(index, image)
         decider = self.module if module is None else module
-        place = torch.from_numpy(self._place(image[0])).to(image.device)
+        place = superpixels(image[0], self.regions)
         return Case(
             margin=partial(in_chunks, partial(self._margin, decider, margin), PIXELS // image.numel()),
             inputs=image[0],
             background=blurred(image),
-            unit_of=place.expand(image.shape[1:]),
-            units=tuple(f"region {number}" for number in range(1, int(place.max()) + 2)),
+            unit_of=torch.from_numpy(place).to(image.device).expand(image.shape[1:]),
+            units=names(place),
             seed=index,
+            box=told.get("box"),
             module=decider,
         )
 
     def shown(self, index: int) -> dict[str, Any]:
-        """The `image` (a data URI) with its `height` and `width`, an SVG path for each of its `regions`, and what is decided:
+        """The `image` (a data URI) with its `height` and `width`, `names` and SVG paths of its `regions`, and what is decided:
         the `box` and its `score`, or the class that is `explained`, the one `predicted` (with its `probability`) and the `truth`."""
         from trainer.posttrain.seen import encoded
 
@@ -59,7 +60,9 @@ class ImageDecisions(Decisions):
             label = batch["labels"][0]
             told["truth"] = float(label) if label.is_floating_point() else self._named(int(label))
         colours = image[0].cpu() if image.shape[1] == 3 else image[0].mean(0, keepdim=True).expand(3, -1, -1).cpu()
-        return {"image": encoded(colours.clamp(0, 1)), "height": image.shape[2], "width": image.shape[3], "regions": outlines(self._place(image[0])), **told}
+        place = superpixels(image[0], self.regions)
+        drawn = {"image": encoded(colours.clamp(0, 1)), "height": image.shape[2], "width": image.shape[3]}
+        return {**drawn, "names": list(names(place)), "regions": outlines(place), **told}
 
     def describe(self) -> str:
         """What is explained, in a sentence's words."""
@@ -74,7 +77,7 @@ class ImageDecisions(Decisions):
             found = self.model.findings(outputs)
         if found:
             one = self._box(found, index)
-            return one.margin, {"box": list(one.box), "score": one.score}
+            return one.margin, {"box": one.box, "score": one.score}
         if outputs.ndim != 2:
             raise ConfigError(
                 f"explain: {type(self.model).__name__} gives {tuple(outputs.shape[1:])} numbers for a picture; give it `findings` to explain them"
@@ -95,9 +98,6 @@ class ImageDecisions(Decisions):
 
     def _margin(self, module: nn.Module, margin: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return margin(self.model.outputs(module, {"images": images}))
-
-    def _place(self, image: Tensor) -> np.ndarray:
-        return superpixels(image, self.regions)
 
     def _named(self, number: int) -> str:
         names = self.samples.describe().get("class_names")
@@ -120,6 +120,16 @@ def superpixels(image: Tensor, count: int) -> np.ndarray:
     colours = image if len(image) == 3 else image.mean(0, keepdim=True).expand(3, -1, -1)  # so that grey too is measured in CIELAB
     found = slic(colours.permute(1, 2, 0).cpu().numpy().astype(np.float64), n_segments=count, compactness=10, start_label=0, channel_axis=-1)
     return np.unique(found, return_inverse=True)[1].reshape(height, width).astype(np.int64)
+
+
+def names(place: np.ndarray) -> tuple[str, ...]:
+    """Of each region of `place`, (height, width), its number from 1 and where its middle is."""
+    found = []
+    for number in range(int(place.max()) + 1):
+        row, column = (int(3 * (where.mean() + 0.5) / side) for where, side in zip(np.nonzero(place == number), place.shape, strict=True))
+        at = " ".join(word for word in (("top", "", "bottom")[row], ("left", "", "right")[column]) if word) or "middle"
+        found.append(f"region {number + 1}, {at}")
+    return tuple(found)
 
 
 def blurred(images: Tensor) -> Tensor:

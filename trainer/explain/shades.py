@@ -6,27 +6,27 @@ import html
 from collections.abc import Sequence
 
 FOR, AGAINST = (215, 58, 49), (31, 111, 235)
-MOST = 0.55  # opacity of the largest value: text over it can still be read, on a light page and on a dark one
+OVER_TEXT = 0.55  # opacity of the largest value: text over it can still be read, on a light page and on a dark one
+OVER_PICTURE = 0.8
 
 STYLE = f"""
 .shades {{ display: flex; align-items: center; gap: 8px; font-size: .85rem; color: var(--quiet); font-variant-numeric: tabular-nums; }}
 .shades i {{ width: 120px; height: 12px; border: 1px solid var(--line); border-radius: 3px;
-  background: linear-gradient(90deg, rgba({AGAINST[0]},{AGAINST[1]},{AGAINST[2]},{MOST}), transparent, rgba({FOR[0]},{FOR[1]},{FOR[2]},{MOST})); }}
-.shades i.only {{ background: linear-gradient(90deg, transparent, rgba({FOR[0]},{FOR[1]},{FOR[2]},{MOST})); }}
+  background: linear-gradient(90deg, rgba({AGAINST[0]},{AGAINST[1]},{AGAINST[2]},var(--most)), transparent, rgba({FOR[0]},{FOR[1]},{FOR[2]},var(--most))); }}
+.shades i.only {{ background: linear-gradient(90deg, transparent, rgba({FOR[0]},{FOR[1]},{FOR[2]},var(--most))); }}
 """
 
 
-def colour(value: float, most: float, opacity: float = MOST) -> str:
+def colour(value: float, most: float, opacity: float) -> str:
     """CSS: red what speaks for the decision, blue what speaks against it, as opaque as `value` is large, of at most `most`."""
     red, green, blue = FOR if value > 0 else AGAINST
     return f"rgba({red},{green},{blue},{opacity * min(abs(value) / most, 1) if most else 0:.3f})"
 
 
-def legend(most: float, lowest: float) -> str:
+def legend(most: float, lowest: float, opacity: float) -> str:
     """The scale of the colours, from -`most`, or from 0 where no value is below it (`lowest`)."""
-    if lowest < 0:
-        return f'<p class="shades"><span>{-most:.3g}, against</span><i></i><span>{most:+.3g}, for it</span></p>'
-    return f'<p class="shades"><span>0</span><i class="only"></i><span>{most:+.3g}, for it</span></p>'
+    least, kind = (f"{-most:.3g}, against it", "") if lowest < 0 else ("0", ' class="only"')
+    return f'<p class="shades" style="--most:{opacity}"><span>{least}</span><i{kind}></i><span>{most:+.3g}, for it</span></p>'
 
 
 def told(value: float, deviation: float | None = None) -> str:
@@ -66,6 +66,6 @@ def visible(text: str) -> str:
     return text if text.strip() else text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
 
 
-def figure(title: str, body: str, most: float, lowest: float, words: str) -> str:
-    """A figure with the scale above and what it shows in words below."""
-    return f'<figure class="chart"><h3>{html.escape(title)}</h3>{legend(most, lowest)}{body}<figcaption>{html.escape(words)}</figcaption></figure>'
+def figure(title: str, scale: str, body: str, words: str) -> str:
+    """A figure with the `scale` above and what it shows in words below."""
+    return f'<figure class="chart"><h3>{html.escape(title)}</h3>{scale}{body}<figcaption>{html.escape(words)}</figcaption></figure>'

@@ -31,7 +31,8 @@ class TextDecisions(Decisions):
 
     def case(self, index: int, module: nn.Module | None = None) -> Case:
         ids = self._context(index)[0]
-        chosen = self.chosen(self._outputs(self.module, ids)[0])
+        with torch.no_grad():
+            chosen = self.chosen(self._outputs(self.module, ids)[0])
         decider = self.module if module is None else module
         layer = embedding_layer(partial(self._outputs, decider, ids), decider, ids)
         units, unit_of = words(self.samples, ids[0].tolist())
@@ -39,7 +40,7 @@ class TextDecisions(Decisions):
             inputs = layer(ids)[0].to(torch.float32)
             background = self._mean_embedding(layer).expand(1, *inputs.shape)
         return Case(
-            margin=partial(in_chunks, partial(self._margin, decider, layer, ids, chosen), LOGITS // (ids.shape[1] * self._width())),
+            margin=partial(in_chunks, partial(self._margin, decider, layer, ids, chosen), LOGITS // (ids.shape[1] * int(self.samples.spec["vocab_size"]))),
             inputs=inputs,
             background=background,
             unit_of=torch.tensor(unit_of, device=ids.device)[:, None].expand(inputs.shape),
@@ -49,12 +50,14 @@ class TextDecisions(Decisions):
         )
 
     def shown(self, index: int) -> dict[str, Any]:
-        """`words`, and of the next token or the class what is `explained`, `predicted` (with its `probability`) and the `truth`."""
+        """`words`, whether it is a token that `continues` them or a class that is `explained`, the one `predicted` with its `probability`, and the `truth`."""
         ids, truth = self._context(index)
-        outputs = self._outputs(self.module, ids)[0]
+        with torch.no_grad():
+            outputs = self._outputs(self.module, ids)[0]
         best = int(outputs.argmax())
         return {
             "words": list(words(self.samples, ids[0].tolist())[0]),
+            "continues": not self._has_classes(),
             "explained": self._named(self.chosen(outputs)),
             "predicted": self._named(best),
             "probability": float(outputs.to(torch.float64).softmax(-1)[best]),
@@ -63,7 +66,7 @@ class TextDecisions(Decisions):
 
     def describe(self) -> str:
         """What is explained, in a sentence's words."""
-        what = "next token" if "classes" not in self.samples.spec else "class"
+        what = "class" if self._has_classes() else "next token"
         return f"log-odds of the {what} that the model predicts" if self.output is None else f"log-odds of the {what} {self._named(self.output)}"
 
     def _context(self, index: int) -> tuple[Tensor, int]:
@@ -107,11 +110,11 @@ class TextDecisions(Decisions):
         ids, counts = torch.tensor([one for each in found for one in each]).unique(return_counts=True)
         return ids.to(self.device()), (counts / counts.sum()).to(self.device())
 
-    def _width(self) -> int:
-        return int(self.samples.spec["vocab_size"])
+    def _has_classes(self) -> bool:
+        return "classes" in self.samples.spec
 
     def _named(self, number: int) -> str:
-        if "classes" in self.samples.spec:
+        if self._has_classes():
             names = self.samples.describe().get("class_names")
             return str(names[number] if names else number)
         return named(self.samples, number)
