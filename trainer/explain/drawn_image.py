@@ -13,7 +13,8 @@ from trainer.explain.shades import FOR, OVER_PICTURE, colour, decided, figure, l
 
 STYLE = """
 .overlay { max-width: 480px; background: #fff; } .overlay .picture { filter: grayscale(1) contrast(.6) brightness(1.15); }
-.overlay.coarse .picture { image-rendering: pixelated; } .overlay path { vector-effect: none; } .overlay path.region { fill: transparent; shape-rendering: crispEdges; }
+.overlay.coarse .picture { image-rendering: pixelated; }
+.overlay path { vector-effect: none; } .overlay path.region { fill: transparent; shape-rendering: crispEdges; }
 .overlay path.region:hover { stroke: var(--text); stroke-width: .3%; }
 .overlay .box { fill: none; stroke: #fff; stroke-width: 2; stroke-dasharray: 5 3; vector-effect: non-scaling-stroke; }
 .overlay .halo { fill: none; stroke: #000; stroke-width: 4; stroke-opacity: .7; vector-effect: non-scaling-stroke; }

@@ -27,7 +27,8 @@ class GradCam(Explainer):
     package: ClassVar[str | None] = "captum"
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.image})
     layer: str | None = None
-    """Full name of a layer with (channels, height, width). Null: the last convolution before the outputs, or a block of them with its shortcut; for a box of the coarsest ones."""
+    """Full name of a layer with (channels, height, width). Null: the last convolution before the outputs, or block of them with a shortcut;
+    for a box the last of the lowest resolution."""
 
     def check_module(self, module: nn.Module) -> None:
         from trainer.explain.convolutions import is_convolution

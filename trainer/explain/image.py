@@ -18,6 +18,7 @@ from trainer.explain.decisions import Decisions
 from trainer.models.picture import Finding
 
 PIXELS = 2**19  # numbers in the pictures of one pass: the layers of a detector are a hundred times larger
+COMPACTNESS = (10.0, 100.0, 1000.0)  # each is tried where one before finds far too few regions, as in noise: the last cuts squares
 BLUR = 0.25  # standard deviation, as a share of the picture's shorter side
 
 
@@ -118,8 +119,13 @@ def superpixels(image: Tensor, count: int) -> np.ndarray:
     if height * width < count:
         raise ConfigError(f"posttrain.explain_regions={count}: pictures of {height} x {width} have {height * width} pixels; give at most so many")
     colours = image if len(image) == 3 else image.mean(0, keepdim=True).expand(3, -1, -1)  # so that grey too is measured in CIELAB
-    found = slic(colours.permute(1, 2, 0).cpu().numpy().astype(np.float64), n_segments=count, compactness=10, start_label=0, channel_axis=-1)
-    return np.unique(found, return_inverse=True)[1].reshape(height, width).astype(np.int64)
+    pixels = colours.permute(1, 2, 0).cpu().numpy().astype(np.float64)
+    for compactness in COMPACTNESS:
+        found = slic(pixels, n_segments=count, compactness=compactness, start_label=0, channel_axis=-1)
+        regions, place = np.unique(found, return_inverse=True)
+        if len(regions) >= count / 2:
+            break
+    return place.reshape(height, width).astype(np.int64)
 
 
 def names(place: np.ndarray) -> tuple[str, ...]:
