@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tests.explain.known import Given, Listed, shapley
 from trainer.data.synthetic import Synthetic, SyntheticKind
 from trainer.errors import ConfigError
-from trainer.explain.case import Case
 from trainer.explain.decisions import decisions_of
 from trainer.explain.image import ImageDecisions, blurred, names, outlines, superpixels
 from trainer.explain.integrated_gradients import IntegratedGradients

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.explain.shades import OVER_TEXT, colour, decided, figure, legend, strongest, told, visible
+from trainer.explain.shades import OVER_TEXT, colour, decided, figure, legend, quoted, strongest, told, visible
 
 STYLE = """
 .words { white-space: pre-wrap; overflow-wrap: anywhere; font: .95rem/1.9 ui-monospace, Menlo, Consolas, monospace; margin: 8px 0; }
@@ -29,5 +29,5 @@ def heat_map(title: str, shown: Mapping[str, Any], values: Sequence[float], devi
         parts.append(f'{html.escape(space)}<mark style="background:{colour(value, most, OVER_TEXT)}" title="{said}">{html.escape(bare)}</mark>')
     if shown["continues"]:
         parts.append(f'<b title="the token that is explained">{html.escape(visible(shown["explained"]))}</b>')
-    words = f"{decided(dict(shown))}; {strongest(shown['words'], values)}"
+    words = f"{decided(dict(shown))}; {strongest([quoted(word) for word in shown['words']], values)}"
     return figure(title, legend(most, min(values, default=0.0), OVER_TEXT), f'<p class="words">{"".join(parts)}</p>', words)

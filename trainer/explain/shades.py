@@ -40,7 +40,7 @@ def strongest(names: Sequence[str], values: Sequence[float], count: int = 3) -> 
     parts = []
     for what, chosen in (("most for it", order[:count]), ("most against", order[::-1][:count])):
         sign = 1 if what == "most for it" else -1
-        if those := [f"{names[number].strip() or 'white space'} {told(values[number])}" for number in chosen if sign * values[number] > 0]:
+        if those := [f"{names[number]} {told(values[number])}" for number in chosen if sign * values[number] > 0]:
             parts.append(f"{what}: {', '.join(those)}")
     return "; ".join(parts) or "nothing speaks for it or against it"
 
@@ -49,16 +49,22 @@ def decided(shown: dict[str, object]) -> str:
     """In words, what is explained, and whether it is what the model predicts and what is true."""
     if "box" in shown:
         return f"a box of score {shown['score']:.3g}"
-    said = [f"explained: {_quoted(shown['explained'])}"]
+
+    def what(key: str) -> str:
+        value = shown[key]
+        return f"{value:.4g}" if isinstance(value, float) else quoted(str(value)) if shown.get("continues") else str(value)
+
+    said = [f"explained: {what('explained')}"]
     if shown["predicted"] != shown["explained"]:
-        said.append(f"predicted: {_quoted(shown['predicted'])}")
+        said.append(f"predicted: {what('predicted')}")
     if "probability" in shown:
         said[-1] += f" ({shown['probability']:.1%} sure)"
-    return ", ".join([*said, f"true: {_quoted(shown['truth'])}"])
+    return ", ".join([*said, f"true: {what('truth')}"])
 
 
-def _quoted(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else visible(str(value))
+def quoted(text: str) -> str:
+    """A word, without the white space around it."""
+    return f"“{text.strip() or visible(text)}”"
 
 
 def visible(text: str) -> str:
