@@ -14,6 +14,8 @@ from trainer.part import Part
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import nn
+
     from trainer.explain.case import Attribution, Case
     from trainer.explain.importance import Importance
     from trainer.explain.tabular import TabularDecisions
@@ -50,6 +52,13 @@ class Method(Part):
         if kind not in self.kinds:
             fits = ", ".join(one.name for one in Kind if one in self.kinds)
             raise ConfigError(f"explain={self.name}: explains {fits} data, and this is {kind.name} data; take another explainer")
+
+    def check_module(self, module: nn.Module) -> None:
+        """Refuse a model that this method cannot look into; called before any work.
+
+        Raises:
+            ConfigError: names what is missing.
+        """
 
     def is_random(self) -> bool:
         """Whether another seed gives other values."""

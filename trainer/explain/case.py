@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.errors import ConfigError
 
 ROWS = 4096  # inputs in one forward pass at most
 ELEMENTS = 2**24  # and numbers in them
+KEPT = 2**20  # numbers in the inputs of one pass of which the gradient is taken: every layer's outputs are kept for it
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Attribution:
     """(units,) float64: standard errors of values that were sampled."""
     told: dict[str, float] = field(default_factory=dict)
     """Other figures, such as the R2 of a local model."""
+    map: Tensor | None = None
+    """(h, w) float64 on the CPU, of a method that is finer than regions or knows none: over all of a picture, at a resolution of its own."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class Case:
     """Names."""
     seed: int = 0
     """Of the sample, the same however many ranks explain: what is sampled for it is sampled from this."""
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right, bottom in pixels of what is decided on in a picture; None: on all of it."""
+    module: nn.Module | None = None
+    """What `margin` calls, once for each chunk of inputs, for methods that look into it."""
 
     def __len__(self) -> int:
         return len(self.units)
@@ -67,6 +74,10 @@ class Case:
     def at_once(self) -> int:
         """How many inputs one forward pass should have at most."""
         return max(1, min(ROWS, ELEMENTS // max(1, self.inputs.numel())))
+
+    def differentiable_rows(self) -> int:
+        """Inputs in one pass of which the gradient is taken, at most."""
+        return max(1, min(ROWS, KEPT // max(1, self.inputs.numel())))
 
     def spread(self, values: Tensor) -> Tensor:
         """(..., units) to (..., *shape): of each number the value of its unit; True, or 1, where it belongs to none."""
@@ -104,6 +115,11 @@ class Case:
     def none_present(self) -> float:
         """The value of the empty coalition."""
         return float(self.value(torch.zeros(1, len(self), dtype=torch.bool))[0])
+
+
+def in_chunks(margin: Callable[[Tensor], Tensor], rows: int, inputs: Tensor) -> Tensor:
+    """`margin` of (n, *shape), (n,), with at most `rows` of them in one pass: for models whose inner layers are much larger than `inputs`."""
+    return torch.cat([margin(chunk) for chunk in inputs.split(max(1, rows))])
 
 
 def log_odds(outputs: Tensor, chosen: int) -> Tensor:

@@ -76,11 +76,20 @@ class Decisions(ABC):
 
 def decisions_class(kind: Kind) -> type[Decisions]:
     """How samples of `kind` become cases."""
+    from trainer.explain.image import ImageDecisions
     from trainer.explain.tabular import TabularDecisions
+    from trainer.explain.text import TextDecisions
 
-    return {Kind.tabular: TabularDecisions}[kind]
+    return {Kind.tabular: TabularDecisions, Kind.text: TextDecisions, Kind.image: ImageDecisions}[kind]
 
 
-def decisions_of(model: Model, module: nn.Module, held_out: Samples, train: Samples, background: int, output: int | None) -> Decisions:
-    """The decisions of `module` on `held_out`, with `background` samples of `train` at even distances."""
-    return decisions_class(kind_of(held_out.spec))(model, module, held_out, Spread(train, background), output)
+def decisions_of(
+    model: Model, module: nn.Module, held_out: Samples, train: Samples, background: int, output: int | None, *, tokens: int = 64, regions: int = 32
+) -> Decisions:
+    """The decisions of `module` on `held_out`, with `background` samples of `train` at even distances.
+
+    tokens: of a text, that the model sees at most; regions: that a picture is cut into, about.
+    """
+    kind = kind_of(held_out.spec)
+    knobs = {Kind.text: {"tokens": tokens}, Kind.image: {"regions": regions}}.get(kind, {})
+    return decisions_class(kind)(model, module, held_out, Spread(train, background), output, **knobs)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainer.data.base import Samples
-    from trainer.models.picture import Picture
+    from trainer.models.picture import Finding, Picture
 
 
 @dataclass(kw_only=True)
@@ -64,6 +64,9 @@ class Around(Model):
 
     def pictures(self, module: nn.Module, batch: Mapping[str, Tensor]) -> list[Picture]:
         return self.base.pictures(module, batch)
+
+    def findings(self, outputs: Tensor) -> list[Finding]:
+        return self.base.findings(outputs)
 
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:
         self.base.initialise(module, leaf)

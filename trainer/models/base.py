@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainer.data.base import Samples
-    from trainer.models.picture import Picture
+    from trainer.models.picture import Finding, Picture
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ class Model(Part):
 
     def pictures(self, module: nn.Module, batch: Mapping[str, Tensor]) -> list[Picture]:
         """What `module` finds in each sample of `batch`, to be looked at in a report; none: it is nothing that can be drawn."""
+        return []
+
+    def findings(self, outputs: Tensor) -> list[Finding]:
+        """What `outputs` of one sample, (1, ...), find in a picture, the surest first, each to be explained alone; none: one decision on all of it."""
         return []
 
     def initialise(self, module: nn.Module, leaf: nn.Module) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.assets import resolve_asset
 from trainer.errors import ConfigError
 from trainer.models.base import Model
+from trainer.models.picture import Finding
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,6 +100,16 @@ class Craft(Model):
             boxes, truth, right = judged(found, wanted)
             drawn.append(Picture(image, truth, boxes, right[:, 0]))
         return drawn
+
+    def findings(self, outputs: Tensor) -> list[Finding]:
+        """The boxes; where there is none, the place that comes nearest to one."""
+        from trainer.models.craft_boxes import best_place, inside
+
+        (found,) = self.detections(outputs)
+        if not len(found):
+            found = best_place(outputs[0, 0])
+        ordered = sorted(found.tolist(), key=lambda box: -box[4])
+        return [Finding((left, top, right, bottom), score, inside(left, top, right, bottom)) for left, top, right, bottom, score in ordered]
 
     def detections(self, maps: Tensor) -> list[Tensor]:
         """For each picture (boxes, 5): left, top, right, bottom in pixels of the picture, and score."""

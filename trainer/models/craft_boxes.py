@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from trainer.errors import missing_extra
 
 SMALLEST = 10  # pixels of a map that a component has at least
+HALF = 4  # pixels of a map on each side of the best place
 SCALE = 2  # pixels of the picture for one of the map
 
 
@@ -41,6 +43,24 @@ def boxes(maps: np.ndarray, text_threshold: float, low_text: float, link_thresho
         box = (max(left - grown, 0), max(top - grown, 0), min(right + grown, region.shape[1]), min(bottom + grown, region.shape[0]))
         found.append([*(SCALE * edge for edge in box), float(best[number - 1])])
     return torch.tensor(found, dtype=torch.float32).view(-1, 5)
+
+
+def best_place(region: Tensor) -> Tensor:
+    """(1, 5), as of `boxes`: a square around the best of the region scores, (height, width)."""
+    height, width = region.shape
+    row, column = divmod(int(region.argmax()), width)
+    left, top, right, bottom = max(column - HALF, 0), max(row - HALF, 0), min(column + HALF + 1, width), min(row + HALF + 1, height)
+    return torch.tensor([[*(SCALE * edge for edge in (left, top, right, bottom)), float(region.max())]])
+
+
+def inside(left: float, top: float, right: float, bottom: float) -> Callable[[Tensor], Tensor]:
+    """From maps, (n, 2, height, width), to (n,): the mean region score in a box in pixels of the picture.
+
+    The score itself is the margin: CRAFT's last layer is linear, there is no sigmoid to undo.
+    """
+    rows = slice(int(top) // SCALE, max(int(top) // SCALE + 1, math.ceil(bottom / SCALE)))
+    columns = slice(int(left) // SCALE, max(int(left) // SCALE + 1, math.ceil(right / SCALE)))
+    return lambda maps: maps[:, 0, rows, columns].mean((1, 2))
 
 
 def _grown(size: int, width: int, height: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,3 +22,14 @@ class Picture:
     """(boxes, 5): with a score, the surest first."""
     right: Tensor
     """(boxes,): whether a box covers a true one, that no surer box has taken, at an IoU of 0.5 or more."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a detector finds in a picture."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the picture."""
+    score: float
+    margin: Callable[[Tensor], Tensor]
+    """From the detector's outputs, (n, ...), to (n,): how sure it is of this one. Differentiable."""

@@ -17,6 +17,7 @@ from trainer.models.base import Model
 from trainer.models.picture import Picture
 from trainer.strategies.engine import Engine
 
+SMALL = 64  # pixels of a side
 QUALITY = 85  # of JPEG: noise, which pages are full of, would make PNG five times as large
 
 
@@ -32,7 +33,7 @@ def beside(before: Sequence[Picture], after: Sequence[Picture]) -> list[dict[str
     """Each picture with the true boxes, and those found before and after: left, top, right, bottom, score, whether it is right."""
     return [
         {
-            "image": _encoded(one.image),
+            "image": encoded(one.image),
             "height": one.image.shape[1],
             "width": one.image.shape[2],
             "wanted": one.wanted.tolist(),
@@ -47,12 +48,13 @@ def _boxes(picture: Picture) -> list[list[float | bool]]:
     return [[*box, right] for box, right in zip(picture.found.tolist(), picture.right.tolist(), strict=True)]
 
 
-def _encoded(image: Tensor) -> str:
-    """A JPEG of (3, height, width) in [0, 1], as a data URI."""
+def encoded(image: Tensor) -> str:
+    """A JPEG of (3, height, width) in [0, 1], as a data URI; of a small picture a PNG, as JPEG would blur its few pixels."""
     try:
         from PIL import Image
     except ImportError as error:
         raise missing_extra("pillow", "detect", "pictures in the report") from error
     file = io.BytesIO()
-    Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()).save(file, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    form = "PNG" if max(image.shape[1:]) <= SMALL else "JPEG"
+    Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()).save(file, form, quality=QUALITY)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

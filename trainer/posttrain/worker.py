@@ -57,7 +57,7 @@ def fit(config: Config, place: Place, asked: list[int] | None = None) -> None:
     Raises:
         ConfigError: names the method.
     """
-    _with_ranks(_fit, config, place, asked)
+    with_ranks(_fit, config, place, asked)
 
 
 def import_model(config: Config, place: Place, asked: list[int] | None = None) -> None:
