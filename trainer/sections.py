@@ -201,5 +201,9 @@ class PosttrainConfig:
     """Of the training split, at even distances: what an absent column takes its value from. The cost of most explainers rises with it."""
     explain_output: int | None = None
     """The class whose log-odds are explained. Null: the second of two; of more, the one that the model predicts for the sample."""
+    explain_tokens: int = 64
+    """Of a text, before the token that is explained, that the model sees at most."""
+    explain_regions: int = 32
+    """About how many regions a picture is cut into."""
     evidence_samples: int = 8
     """Of those explained, at even distances, on which each explainer is checked; 0: none is."""

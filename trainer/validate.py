@@ -121,7 +121,7 @@ def check_values(config: Any) -> None:
     from trainer.callbacks.profile import check_profile_steps
 
     check_profile_steps(config.profile.steps, train.max_steps)
-    for key in ("explain_samples", "explain_background"):
+    for key in ("explain_samples", "explain_background", "explain_tokens", "explain_regions"):
         if getattr(config.posttrain, key) < 1:
             raise ConfigError(f"posttrain.{key}={getattr(config.posttrain, key)}: must be at least 1")
     if config.posttrain.evidence_samples < 0:

@@ -19,6 +19,7 @@ from trainer.explain.image import ImageDecisions, blurred, names, outlines, supe
 from trainer.explain.integrated_gradients import IntegratedGradients
 from trainer.models.craft import Craft
 from trainer.models.mlp import MLP
+from trainer.sections import PosttrainConfig
 
 pytest.importorskip("skimage")
 
@@ -164,7 +165,8 @@ def test_the_class_is_the_one_that_is_asked_for():
 def test_what_a_report_shows_is_plain_and_small():
     data = Synthetic(kind=SyntheticKind.images, samples=4, eval_samples=4, classes=3, height=9, width=7)
     held_out = data.open("eval")
-    made = decisions_of(MLP(hidden=[8]), MLP(hidden=[8]).build(held_out.spec).eval(), held_out, data.open("train"), 4, None, regions=6)
+    asked = PosttrainConfig(explain_background=4, explain_regions=6)
+    made = decisions_of(MLP(hidden=[8]), MLP(hidden=[8]).build(held_out.spec).eval(), held_out, data.open("train"), asked)
     shown = json.loads(json.dumps(made.shown(1)))
     assert (shown["height"], shown["width"], len(shown["regions"]), len(shown["names"])) == (9, 7, len(made.case(1)), len(made.case(1)))
     assert shown["image"].startswith("data:image/png;base64,")

@@ -12,12 +12,14 @@ import torch
 from tests import ranks
 from tests.explain import small
 from trainer import config as configs
+from trainer.__main__ import train
 from trainer.checkpoint.directory import list_whole
 from trainer.cli import main
 from trainer.explain import worker
 from trainer.explain.integrated_gradients import IntegratedGradients
 from trainer.explain.run import explanations
 from trainer.posttrain.__main__ import main as posttrain
+from trainer.posttrain.load import load
 
 IG = "explain=[integrated_gradients]"
 
@@ -61,7 +63,7 @@ def test_any_number_of_ranks_tells_the_same(trained: Path, tmp_path: Path) -> No
         config = configs.load(run_dir / "config.yaml")
         config.run_dir, config.explain = str(run_dir), {"integrated_gradients": IntegratedGradients()}
         config.checkpoint.resume = str(list_whole(run_dir)[-1])
-        config.posttrain.explain_samples, config.posttrain.evidence_samples = 10, 3
+        config.posttrain.explain_samples, config.posttrain.evidence_samples = 10, 2
         ranks.run(world, on_rank, config, preload=["captum.attr"])
         texts.append((run_dir / "explain" / "integrated_gradients.jsonl").read_text())
         assert explanations(run_dir)["ranks"] == world
@@ -105,3 +107,20 @@ def test_data_of_another_kind_is_refused_before_training(tmp_path: Path, capsys:
     assert main(never, [f"run_dir={tmp_path / 'x'}", "explain=[nothing_such]"]) == 2
     assert "nothing_such" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_of_reduced_data_the_columns_are_explained(trained: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    knobs = ["train.device=cpu", "log.progress=false", "train.max_steps=30", "optim.lr=0.02", "launcher.nproc_per_node=1"]
+    reduced = ["data.reduce=pca", "data.components=3", f"run_dir={run_dir}", f"data.path={trained.parent / 'table.csv'}"]
+    asked = ["explain=[integrated_gradients,permutation_importance]", "posttrain.explain_samples=5", "posttrain.evidence_samples=1"]
+    assert main(train, [*reduced, *small.MODEL, *knobs, *asked]) == 0
+    found = explanations(run_dir)["explainers"]
+    assert list(found["integrated_gradients"]["global"]) == ["debt", "student", "house"]
+    assert list(found["permutation_importance"]["importance"]["worse"]["loss"]) == ["debt", "student", "house"]
+    for row in rows(run_dir):
+        assert row["base"] + sum(row["values"]) == pytest.approx(row["margin"], abs=1e-4)
+    loaded, samples = load(run_dir), configs.load(run_dir / "config.yaml").data.open("eval")
+    first = rows(run_dir)[0]
+    outputs = loaded.module(samples.batch([first["sample"]])["features"])[0]
+    assert first["margin"] == pytest.approx((outputs[1] - outputs[0]).item(), abs=1e-5)  # what the model itself says of the components

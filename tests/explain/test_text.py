@@ -25,6 +25,7 @@ from trainer.explain.integrated_gradients import IntegratedGradients
 from trainer.explain.text import TextDecisions, words
 from trainer.models.gpt import GPT
 from trainer.models.hf import HF
+from trainer.sections import PosttrainConfig
 
 SPEC = {"vocab_size": 256, "seq_len": 32}
 
@@ -207,7 +208,7 @@ def test_a_case_decides_as_the_model_does_and_values_add_up(tmp_path, name):
         for parameter in module.parameters():
             parameter.mul_(2)
     listed = Listed([sample("def main(argv): return 0"), sample("and a background of words")], SPEC, text=True)
-    decisions = decisions_of(model, module, listed, listed, 2, None, tokens=12)
+    decisions = decisions_of(model, module, listed, listed, PosttrainConfig(explain_background=2, explain_tokens=12))
     case = decisions.case(0)
     ids = torch.from_numpy(sample("def main(argv): return 0")["input_ids"][-12:])[None]
     with torch.no_grad():
@@ -243,7 +244,7 @@ def test_a_model_that_copies_the_first_token_is_explained_by_it():
         optimizer.step()
     module.eval()
     samples = [{"input_ids": ids[number].numpy(), "labels": labels[number].numpy()} for number in range(20)]
-    decisions = decisions_of(model, module, Listed(samples, spec), Listed(samples, spec), 20, None)
+    decisions = decisions_of(model, module, Listed(samples, spec), Listed(samples, spec), PosttrainConfig(explain_background=20))
     for number in range(5):
         case = decisions.case(number)
         assert decisions.shown(number)["predicted"] == f"<{ids[number, 0]}>"

@@ -39,7 +39,7 @@ class Samples(ABC):
     """How a raw row became the features, as plain values (tables: fill, shift and scale of numbers, places of categories), before any reduction."""
 
     reduction: Reduction | None = None
-    """With `data.reduce`: how the features became the components that samples hold, and back; attributions on them are mapped back with it."""
+    """With `data.reduce`: how the features became the components that samples hold, and back."""
 
     @property
     def original(self) -> Samples:

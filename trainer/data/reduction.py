@@ -44,29 +44,6 @@ class Reduction:
         back = np.linalg.pinv(self.components).T if self.method == "random_projection" else self.components
         return np.asarray(reduced, np.float64) @ back + self.mean
 
-    def to_features(self, scores: np.ndarray, rows: np.ndarray, baseline: np.ndarray | None = None) -> np.ndarray:
-        """Attributions on the components as attributions on the original features, each row with the same sum.
-
-        Component j moved by d_j = sum_i components[j, i] (x_i - baseline_i), and feature i gets the share of score j that its term has in
-        d_j. For a gradient that is the chain rule, so that integrated gradients on the components become exactly those on the features
-        (Sundararajan et al. 2017); of Shapley values it keeps the sum alone. A component that did not move shares its score by squared weights.
-
-        Args:
-            scores: (n, components), such as SHAP values of a model on reduced rows.
-            rows: (n, features), the original rows that were explained.
-            baseline: (features,) or (n, features), the original row that they are explained against; None: `mean`.
-
-        Returns:
-            (n, features) float64.
-        """
-        moved = np.asarray(rows, np.float64) - (self.mean if baseline is None else np.asarray(baseline, np.float64))
-        moved = np.broadcast_to(moved, (len(scores), len(self.mean)))
-        of_each = moved @ self.components.T
-        still = np.abs(of_each) <= 1e-9 * (np.abs(moved) @ np.abs(self.components.T))
-        rate = np.where(still, 0.0, scores / np.where(still, 1.0, of_each))
-        by_weight = self.components**2 / (self.components**2).sum(1, keepdims=True)
-        return moved * (rate @ self.components) + np.where(still, scores, 0.0) @ by_weight
-
     def feature_names(self) -> list[str]:
         """Names of the components: pc1, pc2, ..."""
         return [f"{PREFIX[self.method]}{number}" for number in range(1, len(self) + 1)]

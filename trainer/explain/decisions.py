@@ -16,6 +16,7 @@ from trainer.explain.case import Case
 from trainer.explain.run import kind_of
 from trainer.models.base import Model
 from trainer.posttrain.measure import Spread
+from trainer.sections import PosttrainConfig
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,8 @@ def decisions_class(kind: Kind) -> type[Decisions]:
     return {Kind.tabular: TabularDecisions, Kind.text: TextDecisions, Kind.image: ImageDecisions}[kind]
 
 
-def decisions_of(
-    model: Model, module: nn.Module, held_out: Samples, train: Samples, background: int, output: int | None, *, tokens: int = 64, regions: int = 32
-) -> Decisions:
-    """The decisions of `module` on `held_out`, with `background` samples of `train` at even distances.
-
-    tokens: of a text, that the model sees at most; regions: that a picture is cut into, about.
-    """
+def decisions_of(model: Model, module: nn.Module, held_out: Samples, train: Samples, asked: PosttrainConfig) -> Decisions:
+    """The decisions of `module` on `held_out`, against samples of `train` at even distances."""
     kind = kind_of(held_out.spec)
-    knobs = {Kind.text: {"tokens": tokens}, Kind.image: {"regions": regions}}.get(kind, {})
-    return decisions_class(kind)(model, module, held_out, Spread(train, background), output, **knobs)
+    knobs = {Kind.text: {"tokens": asked.explain_tokens}, Kind.image: {"regions": asked.explain_regions}}.get(kind, {})
+    return decisions_class(kind)(model, module, held_out, Spread(train, asked.explain_background), asked.explain_output, **knobs)

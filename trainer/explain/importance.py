@@ -57,7 +57,7 @@ def shuffled(decisions: TabularDecisions, units: Sequence[int], samples: int, re
     Raises:
         ConfigError: the split has one sample.
     """
-    split = Spread(decisions.samples, samples)
+    split = Spread(decisions.rows, samples)
     if len(split) < 2:
         raise ConfigError(f"explain=permutation_importance: takes 2 samples or more, and the evaluation split has {len(split)}")
     _, unit_of = decisions.units
@@ -96,6 +96,7 @@ def _metrics(decisions: TabularDecisions, split: Samples, variants: int, changed
         count += decisions.model.count(batch)
         for variant, features in enumerate(changed(batch["features"], first)):
             own = {key: value.to(decisions.device()) for key, value in {**batch, "features": features}.items()}
+            own["features"] = decisions.entered(own["features"])
             for metric, value in decisions.model.metrics(decisions.module, own).items():
                 if metric in ("loss", "accuracy"):
                     sums[variant][metric] += float(value)

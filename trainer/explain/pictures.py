@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from trainer.posttrain.pictures import figure
 from trainer.report.curves import RIGHT, TOP, WIDTH
+from trainer.report.figure import figure
 
 STYLE = """
 .up { fill: var(--eval); } .down { fill: var(--train); } .whisker { stroke: var(--text); stroke-width: 1.2; }

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.explain.pictures import STYLE, bars
+from trainer.explain import drawn_image, drawn_text, pictures, shades
+from trainer.explain.drawn_image import overlay
+from trainer.explain.drawn_text import heat_map
+from trainer.explain.pictures import bars
 from trainer.explain.run import explanations
 
 MOST = 15  # units in a picture
+STYLES = (pictures.STYLE, shades.STYLE, drawn_text.STYLE, drawn_image.STYLE)
 
 
 def section(run_dir: Path) -> str:
@@ -19,7 +23,7 @@ def section(run_dir: Path) -> str:
     if not found:
         return ""
     parts = [
-        f"<style>{STYLE}</style><h2>Why it decides so</h2>",
+        f"<style>{''.join(STYLES)}</style><h2>Why it decides so</h2>",
         f"<p>{found['samples']:,} decisions of the evaluation split, by {html.escape(', '.join(found['explainers']))}. What is explained: "
         f"{html.escape(found['decision'])}. A value says how much of that a unit adds, against the background ({found['background']:,} samples of the "
         "training split). An explanation is to be believed as far as its checks pass.</p>",
@@ -58,13 +62,18 @@ def importances(found: Mapping[str, Any]) -> list[str]:
 
 
 def decision(row: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
-    """One decision: its units with their own values."""
+    """One decision: the columns of a row with their values, the words of a text, or a picture."""
+    title = f"Sample {row['sample']}"
+    if "words" in shown:
+        return heat_map(title, shown, row["values"], row.get("deviation"))
+    if "regions" in shown:
+        return overlay(title, shown, row["values"], row.get("deviation"), row.get("map"))
     errors = row.get("deviation") or [None] * len(row["units"])
     ranked = sorted(zip(row["units"], row["values"], errors, strict=True), key=lambda item: -abs(item[1]))
     named = [(f"{unit} = {_shown(shown['values'].get(unit))}", value, error) for unit, value, error in ranked[:MOST]]
     start = "" if row["base"] is None else f", from {row['base']:.3g} without any"
     words = f"{row['margin']:.4g} in all{start}" + (", with 95 % intervals" if row.get("deviation") else "")
-    return bars(f"Sample {row['sample']}", named, words + _left_out(len(ranked), len(named)))
+    return bars(title, named, words + _left_out(len(ranked), len(named)))
 
 
 def checks_table(checks: Sequence[Mapping[str, Any]]) -> str:

@@ -30,6 +30,8 @@ def of(part: Explainer, decisions: Decisions, before: nn.Module | None, index: i
     row: dict[str, Any] = {"sample": index, "margin": case.all_present(), "base": found.base, "units": case.units, "values": found.values.tolist()}
     if found.deviation is not None:
         row["deviation"] = found.deviation.tolist()
+    if found.map is not None:
+        row["map"] = found.map.tolist()
     if found.told:
         row["told"] = found.told
     if checked:

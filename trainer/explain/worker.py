@@ -47,7 +47,9 @@ def explain_among(config: Config, start: Path, run_dir: Path, device: torch.devi
     checkpoint, source = distributed.from_rank_0(lambda: (list_whole(run_dir)[-1], original(run_dir)))
     loaded, at = load(checkpoint), config.posttrain
     held_out, train = config.data.open("eval"), config.data.open("train")
-    decisions = decisions_of(loaded.config.model, loaded.module.to(device), held_out, train, at.explain_background, at.explain_output)
+    decisions = decisions_of(loaded.config.model, loaded.module.to(device), held_out, train, at)
+    for part in config.explain.values():
+        part.check_module(decisions.module)
     before = None if source is None else load(source).module.to(device)
     indices = spread(len(held_out), at.explain_samples)
     checked = {indices[number] for number in spread(len(indices), at.evidence_samples)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.report.curves import BOTTOM, COLUMNS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, linear_ticks
+from trainer.report.figure import figure
 
 STYLE = """
 .bar { fill: var(--train); } .bar.more { fill: var(--eval); } .dot { fill: var(--card); stroke: var(--quiet); stroke-width: 1.8; }
@@ -123,11 +124,3 @@ def _down(value: float, ticks: Sequence[float]) -> float:
 
 def _across(tick: float, y: float, said: str) -> str:
     return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{html.escape(said)}</text>'
-
-
-def figure(title: str, height: float, parts: Sequence[str], words: str, width: float = WIDTH) -> str:
-    label = html.escape(f"{title}. {words}")
-    return (
-        f'<figure class="chart"><h3>{html.escape(title)}</h3><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-        f"<figcaption>{html.escape(words)}</figcaption></figure>"
-    )
