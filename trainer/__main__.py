@@ -15,15 +15,15 @@ def train(config) -> None:
     from trainer.checkpoint.directory import find, finished
     from trainer.posttrain.run import check, posttrain
 
-    if config.compress or config.export:
+    if after := config.compress or config.export or config.assess:
         check(config)
     if told := finished(config):
         if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every process finds it so
             print(told)
     else:
         find(Path(config.run_dir), config.checkpoint.resume)  # what is wrong with it is said before any process starts
-        config.launcher.launch(dataclasses.replace(config, compress={}, export={}))
-    if config.compress or config.export:
+        config.launcher.launch(dataclasses.replace(config, compress={}, export={}, assess=None))
+    if after:
         posttrain(config)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from trainer.assess.base import Assess
 from trainer.compress.base import Compressor
 from trainer.data.base import Data
 from trainer.errors import ConfigError
@@ -68,6 +69,8 @@ class Config:
     """Compression after training, in order."""
     export: dict[str, Exporter] = field(default_factory=dict)
     """Runtimes that the trained, or compressed, model is written for."""
+    assess: Assess | None = None
+    """The trained classifier judged as a decision on applicants. Null: it is not."""
     posttrain: PosttrainConfig = field(default_factory=PosttrainConfig)
 
 
@@ -187,7 +190,7 @@ def default_strategy(config: Config) -> Strategy:
 def default_name(config: Config) -> str:
     """A name for the run: what it trains, how, and a hash of the config: the same on every node."""
     plain = to_plain(config)
-    for other in ("run_dir", "log", "wandb", "compress", "export", "posttrain"):  # as they differ from node to node, or come after training
+    for other in ("run_dir", "log", "wandb", "compress", "export", "assess", "posttrain"):  # as they differ from node to node, or come after training
         plain.pop(other)
     for per_node in config.launcher.per_node():
         plain["launcher"].pop(per_node)

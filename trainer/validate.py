@@ -129,6 +129,7 @@ def check_values(config: Any) -> None:
         config.launcher,
         *([config.strategy] if config.strategy else []),
         *config.export.values(),
+        *([config.assess] if config.assess else []),
     ):
         part.validate()
     for name, part in config.compress.items():

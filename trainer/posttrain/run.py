@@ -36,8 +36,12 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: names the methods.
     """
-    if not (config.compress or config.export):
-        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], or export=[onnx]")
+    if not (config.compress or config.export or config.assess):
+        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], export=[onnx] or assess=credit")
+    if config.assess:
+        from trainer.assess.check import check as check_assess
+
+        check_assess(config)
     packed = None
     for name, part in config.compress.items():
         if part.recovers and name == next(iter(config.compress)):
@@ -53,7 +57,7 @@ def check(config: Config) -> None:
 def posttrain(config: Config) -> None:
     """Do to the finished run of `config` what `config.compress` says, measure the model before and after, and print the table.
 
-    What comes out is written for the runtimes of `config.export`.
+    What comes out is written for the runtimes of `config.export`, and assessed as `config.assess` says.
 
     Raises:
         ConfigError: the chain makes no sense, there is nothing to compress, or a method does not fit.
@@ -66,8 +70,8 @@ def posttrain(config: Config) -> None:
     try:
         if config.compress:
             _compressed(config, run_dir, source)
-        elif config.launcher.place()[0]:
-            print("\n".join(export_lines(_exported(config, run_dir))))
+        else:
+            _made(config, run_dir)
     finally:  # a model that has lost too much is there all the same
         if (run_dir / METRICS).is_file():
             report.write(run_dir)
@@ -99,15 +103,24 @@ def _compressed(config: Config, run_dir: Path, source: Path) -> None:
     print("\n".join(lines(found)))
     print(f"compressed model {out}\nreport {write(out)}\nall of this run {index.write(run_dir)}")
     _judge(config, found)
-    if config.export and config.launcher.place()[0]:
-        print("\n".join(export_lines(_exported(config, out))))
+    if _made(config, out):
         write(out)
 
 
-def _exported(config: Config, run_dir: Path) -> dict[str, Any]:
-    from trainer.export.run import export
+def _made(config: Config, run_dir: Path) -> bool:
+    """Export and assess the model of `run_dir`, as one process; returns whether there was anything to do."""
+    if not (config.export or config.assess) or not config.launcher.place()[0]:
+        return False
+    if config.export:
+        from trainer.export.run import export
 
-    return export(config, run_dir)
+        print("\n".join(export_lines(export(config, run_dir))))
+    if config.assess:
+        from trainer.assess.run import assess
+        from trainer.assess.told import lines as assess_lines
+
+        print("\n".join(assess_lines(assess(config, run_dir))))
+    return True
 
 
 def stages(chain: dict[str, Compressor]) -> Iterator[tuple[list[str], bool]]:
@@ -168,6 +181,7 @@ def _trained(config: Config, tune: FineTune, source: Path, start: Path, out: Pat
         run_dir=str(out),
         compress={},
         export={},
+        assess=None,
         train=dataclasses.replace(config.train, max_steps=tune.steps, stop_at=None),
         optim=dataclasses.replace(config.optim, lr=tune.lr or config.optim.lr / 10, warmup_steps=min(config.optim.warmup_steps, tune.steps // 10)),
         checkpoint=dataclasses.replace(config.checkpoint, resume="auto"),

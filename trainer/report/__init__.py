@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import yaml
 
+from trainer.assess import page as assess_page
 from trainer.callbacks.record import REPORT, read_record
 from trainer.export import told
 from trainer.export.told import exports
@@ -43,7 +44,16 @@ def write(run_dir: Path) -> Path:
     """
     config = run_dir / "config.yaml"
     config_text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), total(read_ledger(run_dir)), chains(run_dir), exports(run_dir))
+    text = page(
+        run_dir.resolve().name,
+        config_text,
+        read_record(run_dir),
+        summarise(run_dir),
+        total(read_ledger(run_dir)),
+        chains(run_dir),
+        exports(run_dir),
+        assess_page.section(run_dir),
+    )
     path = run_dir / REPORT
     write_whole(path, text)
     return path
@@ -57,8 +67,9 @@ def page(
     time: Totals,
     compressed: Sequence[Chain] = (),
     exported: Mapping[str, Any] | None = None,
+    assessed: str = "",
 ) -> str:
-    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers, the ledger, and what was made of the model."""
+    """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers, the ledger, what was made of the model, and its section."""
     run = record.get("run", {})
     facts = record.get("facts", {})
     status = record.get("status", "")
@@ -70,6 +81,7 @@ def page(
         lead.append(f"started {_time(record['started'])}" + (f", ended {_time(record['ended'])}" if record.get("ended") else ""))
     sections = [
         f'<h1>{_escape(name)}</h1><p class="lead"><span class="status {_escape(status)}">{_escape(lead[0])}</span> · {_escape(" · ".join(lead[1:]))}</p>',
+        assessed,
         tiles(run, summary, time),
         f'<h2>Curves</h2><div class="charts">{charts(config, run, summary)}</div>' if summary.steps else "<p>No step was recorded.</p>",
     ]
