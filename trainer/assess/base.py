@@ -27,10 +27,9 @@ class Assess(Part):
     """Of an applicant who is refused and would have paid back, in the same units: what is not earned."""
     unit: str = ""
     """Of the costs, as the report writes it after them, such as EUR."""
-    groups: list[str] = field(default_factory=list)
-    """Columns of the file, features of the model or not, whose groups of people are compared."""
-    edges: dict[str, Any] = field(default_factory=dict)
-    """Where a column of `groups` that holds numbers is cut: {age: [25, 60]} makes under 25, 25 to under 60, and 60 and over."""
+    groups: list[Any] = field(default_factory=list)
+    """Columns of the file, features of the model or not, whose groups of people are compared. One that holds numbers is cut where you say:
+    [sex, {age: [25, 60]}] compares people under 25, from 25 to under 60, and of 60 and over."""
     smallest_group: int = 30
     """A group with fewer people in the evaluation split, or fewer who pay back, is shown but not judged."""
     largest_difference: float = 0.1
@@ -51,15 +50,28 @@ class Assess(Part):
         for key, least in (("smallest_group", 2), ("refused", 0), ("reasons", 1), ("training_rows", 100)):
             if getattr(self, key) < least:
                 raise ConfigError(f"assess.{key}={getattr(self, key)}: must be at least {least}")
-        if len(set(self.groups)) < len(self.groups):
-            raise ConfigError(f"assess.groups={self.groups}: names a column twice")
-        for name, edges in self.edges.items():
-            if name not in self.groups:
-                raise ConfigError(f"assess.edges: {name!r} is not one of assess.groups={self.groups}")
-            if not _rising(edges):
-                raise ConfigError(f"assess.edges.{name}={edges}: must be rising numbers, such as [25,60]")
+        self.columns()
         if find_spec("sklearn") is None:
             raise missing_extra("scikit-learn", "assess", "assess=credit")
+
+    def columns(self) -> dict[str, list[float] | None]:
+        """For each column of `groups` where it is cut; None: each of its values is a group.
+
+        Raises:
+            ConfigError: an entry is no column, a column is there twice, or edges do not rise.
+        """
+        found: dict[str, list[float] | None] = {}
+        for entry in self.groups:
+            cut = isinstance(entry, dict) and len(entry) == 1
+            name, edges = next(iter(entry.items())) if cut else (entry, None)
+            if not isinstance(name, str):
+                raise ConfigError(f"assess.groups={self.groups}: {entry!r} is no column; give names, and where to cut numbers, such as [sex,{{age:[25,60]}}]")
+            if name in found:
+                raise ConfigError(f"assess.groups={self.groups}: names {name!r} twice")
+            if cut and not _rising(edges):
+                raise ConfigError(f"assess.groups: {name}: {edges}: must be rising numbers, such as [25,60]")
+            found[name] = edges
+        return found
 
 
 def _rising(edges: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainer.assess.groups import grouped
 from trainer.data.tabular import Tabular, Task
 from trainer.errors import ConfigError
 
@@ -38,8 +39,9 @@ def check(config: Config) -> None:
             raise ConfigError(
                 f"{NEEDS} all {len(samples):,} rows of the {split} split of {data.path} are of the class {names[first]!r}; take more rows, or another split"
             )
-    if part.groups:
-        groups_of(part, splits["eval"])
+    columns = part.columns()
+    for name, values in splits["eval"].raw(list(columns)).items():
+        grouped(name, values, columns[name])
 
 
 def class_names(samples: TableSamples) -> list[str]:
@@ -59,13 +61,6 @@ def default_class(part: Assess, samples: TableSamples) -> int:
     if part.default_class not in names:
         raise ConfigError(f"assess.default_class={part.default_class}: is not a class of the target; it has {names[0]!r} and {names[1]!r}")
     return names.index(part.default_class)
-
-
-def groups_of(part: Assess, samples: TableSamples):
-    """For each of `assess.groups` the people of `samples` in groups, and what the file holds there."""
-    from trainer.assess.groups import grouped
-
-    return {name: grouped(name, values, part.edges.get(name)) for name, values in samples.raw(part.groups).items()}
 
 
 def _counted(names: list[str]) -> str:

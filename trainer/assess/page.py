@@ -163,12 +163,12 @@ def _method(found: Mapping[str, Any]) -> str:
         if one["people"] < one["of"]
     )
     lines = [
-        f"All models learned from the same {training['people']:,} applicants, {training['defaults']:,} of whom default, and are judged on the same others.{some}",
+        f"All models learned from the same {training['people']:,} applicants, of whom {training['defaults']:,} default, and are judged on others.{some}",
         f"{bars[0].upper()}{bars[1:]}.",
         "Thresholds were chosen on the training split, not on the applicants that they are judged on: for the simple models by predictions for applicants "
         f"that they had not seen (5-fold), for the neural network on those that it was trained on (there its AUC is {found['training_auc']:.3f}).",
-        "Intervals: 2,000 bootstrap samples of the applicants, the same for all models and groups. A calibration error, a KS and a largest difference are never "
-        "0 by chance: their intervals reach as far down as up, or to 0. The calibration error is over ten bins of as many applicants each.",
+        "Intervals: 2,000 bootstrap samples of applicants, the same for all models and groups. A calibration error, a KS and a largest difference are above "
+        "0 by chance alone: their intervals reach as far down as up, or to 0. The calibration error is over ten bins of the same size.",
         "Differences between groups: the largest share less the smallest, of the groups that are judged. A model is beaten where AUC or Brier score is surely "
         "better, and neither is surely worse. A difference between groups is chance where people who change groups at random make one as large in more "
         "than 5 cases of 100.",

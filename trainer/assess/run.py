@@ -15,7 +15,8 @@ import torch
 from trainer.assess.bars import boosting, logistic
 from trainer.assess.base import Assess
 from trainer.assess.check import class_names, default_class
-from trainer.assess.groups import fairness, grouped
+from trainer.assess.fairness import fairness
+from trainer.assess.groups import grouped
 from trainer.assess.quality import calibration, exact_ece, quality
 from trainer.assess.reasons import usual
 from trainer.assess.sure import compared, intervals, nested
@@ -58,7 +59,7 @@ def assess(config: Config, run_dir: Path) -> dict[str, Any]:
     costs = Costs(part.cost_of_default, part.cost_of_refusal)
     thresholds = {name: cheapest(is_bad, probability, costs) for name, probability in chosen_on.items()}
     refused = predicted[NEURAL] >= thresholds[NEURAL]
-    columns = held_out.raw([*dict.fromkeys([*_columns(held_out), *part.groups])], judged)
+    columns = held_out.raw([*dict.fromkeys([*_columns(held_out), *part.columns()])], judged)
     found = {
         "target": data.target,
         "source": data.path,
@@ -140,8 +141,8 @@ def _columns(samples: TableSamples) -> list[str]:
 
 def _fairness(part: Assess, columns: dict[str, np.ndarray], refused: np.ndarray, bad: np.ndarray, probability: np.ndarray) -> list[dict[str, Any]]:
     return [
-        fairness(name, grouped(name, columns[name], part.edges.get(name)), refused, bad, probability, part.smallest_group, part.largest_difference)
-        for name in part.groups
+        fairness(name, grouped(name, columns[name], edges), refused, bad, probability, part.smallest_group, part.largest_difference)
+        for name, edges in part.columns().items()
     ]
 
 

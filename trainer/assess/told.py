@@ -62,9 +62,9 @@ def bar_verdict(found: Mapping[str, Any], bar: str) -> Verdict:
     differences = {metric: metrics[f"{metric}/difference"] for metric in JUDGED}
     signs = [better(metric, difference) for metric, difference in differences.items()]
     said = " and ".join(f"{METRICS[metric]} {interval(difference, sign=True)}" for metric, difference in differences.items())
-    if max(signs) == 1 and min(signs) == 0:
+    if max(signs) == 1 and min(signs) >= 0:
         return Verdict("good", f"The neural network beats {bar}: its difference is {said}.")
-    if min(signs) == -1 and max(signs) == 0:
+    if min(signs) == -1 and max(signs) <= 0:
         return Verdict("bad", f"The neural network is worse than {bar}: its difference is {said}. Take {bar}.")
     if signs[0] * signs[1] == -1:
         return Verdict("unsure", f"The neural network and {bar} each win by one measure: the neural one's difference is {said}.")

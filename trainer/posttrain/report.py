@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.assess import page as assess_page
 from trainer.export import told
 from trainer.posttrain import pictures
 from trainer.posttrain.chains import COMPRESS, PICTURES, Chain
@@ -70,12 +71,12 @@ def write(run_dir: Path) -> Path:
     """Write `run_dir`/report.html from what is told there, and return its path."""
     found, seen = (json.loads((run_dir / name).read_text(encoding="utf-8")) for name in (COMPRESS, PICTURES))
     path = run_dir / REPORT
-    write_whole(path, page(run_dir.name, found, seen, told.exports(run_dir)))
+    write_whole(path, page(run_dir.name, found, seen, told.exports(run_dir), assess_page.section(run_dir)))
     return path
 
 
-def page(name: str, found: Mapping[str, Any], seen: Sequence[Mapping[str, Any]] = (), exported: Mapping[str, Any] | None = None) -> str:
-    """The page: one file, without scripts."""
+def page(name: str, found: Mapping[str, Any], seen: Sequence[Mapping[str, Any]] = (), exported: Mapping[str, Any] | None = None, assessed: str = "") -> str:
+    """The page: one file, without scripts. `assessed`: the section of that, in HTML."""
     quality = f"{found['quality']} {_worse(found['quality_loss'])} on {found['samples']:,} samples"
     drawn = [pictures.ratios("What is left", left(found))]
     for method, layers in found["layers"].items():
@@ -93,6 +94,7 @@ def page(name: str, found: Mapping[str, Any], seen: Sequence[Mapping[str, Any]] 
         sections.append(f'<h2>What is found</h2>{pictures.BOXES}<div class="charts">{shown}</div>')
     if exported:
         sections.append(f"<h2>Exported files</h2>{table(told.HEAD, told.rows(exported))}")
+    sections.append(assessed)
     for method, layers in found["layers"].items():
         sections.append(f"<h2>{html.escape(method)}, layer by layer</h2>{_layers(layers)}")
     return document(f"{name}: compression report", sections)
