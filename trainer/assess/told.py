@@ -75,12 +75,10 @@ def calibration_verdict(found: Mapping[str, Any]) -> Verdict:
     """Whether the probabilities are what they say."""
     one = found["models"][NEURAL]
     error, exact = one["metrics"]["ece"]["value"], one["exact_ece"]
+    off = f"off by {error:.1%} on average, and by chance alone exact ones would be by up to {exact:.1%} with so many applicants"
     if error <= exact:
-        return Verdict(
-            "good",
-            f"Its probabilities can be taken at their word: they are off by {error:.1%} on average, and exact ones would be by up to {exact:.1%} by chance.",
-        )
-    return Verdict("bad", f"Its probabilities are off by {error:.1%} on average, more than the {exact:.1%} that chance explains: they are scores to rank by.")
+        return Verdict("good", f"Its probabilities are as right as can be told: they are {off}.")
+    return Verdict("bad", f"Its probabilities are scores to rank by, not to take at their word: they are {off}.")
 
 
 def cost_verdict(found: Mapping[str, Any]) -> Verdict:
