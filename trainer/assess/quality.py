@@ -19,13 +19,12 @@ Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 def quality(bad: np.ndarray, probability: np.ndarray) -> Statistic:
     """The metrics of the report: "auc", "brier", "ks" and "ece"."""
     order, starts = _tied(probability)
-    edges = bin_edges(probability)
-    places = bin_places(probability, edges)
+    gaps = _gaps(bad, probability)
 
     def found(weights: np.ndarray) -> dict[str, np.ndarray]:
         auc, ks = _ranked((weights * bad)[:, order], (weights * ~bad)[:, order], starts)
         brier = weights @ (probability - bad) ** 2 / weights.sum(1)
-        return {"auc": auc, "brier": brier, "ks": ks, "ece": _ece(bad, probability, weights, places, len(edges) - 1)}
+        return {"auc": auc, "brier": brier, "ks": ks, "ece": np.abs(weights @ gaps).sum(1) / weights.sum(1)}
 
     return found
 
@@ -60,11 +59,15 @@ def bin_places(probability: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges[1:-1], probability)
 
 
-def _ece(bad: np.ndarray, probability: np.ndarray, weights: np.ndarray, places: np.ndarray, bins: int) -> np.ndarray:
-    """Expected calibration error: the mean distance of predicted and observed share over bins (Naeini et al. 2015, AAAI)."""
-    inside = places[:, None] == np.arange(max(bins, 1))
-    gap = weights @ ((probability - bad)[:, None] * inside)
-    return np.abs(gap).sum(1) / weights.sum(1)
+def _gaps(bad: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """(people, bins) what each person's prediction is too high by, in his bin.
+
+    The mean over people of its absolute sums is the expected calibration error: the distance of predicted and observed share, over bins (Naeini et al.
+    2015, AAAI).
+    """
+    edges = bin_edges(probability)
+    inside = bin_places(probability, edges)[:, None] == np.arange(max(len(edges) - 1, 1))
+    return (probability - bad)[:, None] * inside
 
 
 def calibration(bad: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
