@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -13,17 +12,18 @@ from trainer.cli import main
 def train(config) -> None:
     """Launch the workers that `config` asks for, unless the run is over."""
     from trainer.checkpoint.directory import find, finished
+    from trainer.config import goes_on, training_alone
     from trainer.posttrain.run import check, posttrain
 
-    if after := config.compress or config.export or config.assess:
+    if goes_on(config):
         check(config)
     if told := finished(config):
         if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every process finds it so
             print(told)
     else:
         find(Path(config.run_dir), config.checkpoint.resume)  # what is wrong with it is said before any process starts
-        config.launcher.launch(dataclasses.replace(config, compress={}, export={}, assess=None))
-    if after:
+        config.launcher.launch(training_alone(config))
+    if goes_on(config):
         posttrain(config)
 
 

@@ -43,6 +43,7 @@ from trainer.strategies.base import Strategy
 from trainer.writing import write_whole
 
 TARGET = "_target_"
+AFTER_TRAINING = ("compress", "export", "assess")  # what is done with a finished run
 
 
 @dataclass
@@ -72,6 +73,16 @@ class Config:
     assess: Assess | None = None
     """The trained classifier judged as a decision on applicants. Null: it is not."""
     posttrain: PosttrainConfig = field(default_factory=PosttrainConfig)
+
+
+def training_alone(config: Config) -> Config:
+    """`config` without what is done after training."""
+    return dataclasses.replace(config, **{group: getattr(Config(), group) for group in AFTER_TRAINING})
+
+
+def goes_on(config: Config) -> bool:
+    """Whether anything is to be done after training."""
+    return any(getattr(config, group) for group in AFTER_TRAINING)
 
 
 def config_dir() -> Path:
@@ -190,7 +201,7 @@ def default_strategy(config: Config) -> Strategy:
 def default_name(config: Config) -> str:
     """A name for the run: what it trains, how, and a hash of the config: the same on every node."""
     plain = to_plain(config)
-    for other in ("run_dir", "log", "wandb", "compress", "export", "assess", "posttrain"):  # as they differ from node to node, or come after training
+    for other in ("run_dir", "log", "wandb", *AFTER_TRAINING, "posttrain"):  # as they differ from node to node, or come after training
         plain.pop(other)
     for per_node in config.launcher.per_node():
         plain["launcher"].pop(per_node)

@@ -36,7 +36,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: names the methods.
     """
-    if not (config.compress or config.export or config.assess):
+    if not configs.goes_on(config):
         raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], export=[onnx] or assess=credit")
     if config.assess:
         from trainer.assess.check import check as check_assess
@@ -71,7 +71,7 @@ def posttrain(config: Config) -> None:
         if config.compress:
             _compressed(config, run_dir, source)
         else:
-            _made(config, run_dir)
+            _used(config, run_dir)
     finally:  # a model that has lost too much is there all the same
         if (run_dir / METRICS).is_file():
             report.write(run_dir)
@@ -103,24 +103,23 @@ def _compressed(config: Config, run_dir: Path, source: Path) -> None:
     print("\n".join(lines(found)))
     print(f"compressed model {out}\nreport {write(out)}\nall of this run {index.write(run_dir)}")
     _judge(config, found)
-    if _made(config, out):
-        write(out)
+    _used(config, out)
 
 
-def _made(config: Config, run_dir: Path) -> bool:
-    """Export and assess the model of `run_dir`, as one process; returns whether there was anything to do."""
-    if not (config.export or config.assess) or not config.launcher.place()[0]:
-        return False
-    if config.export:
+def _used(config: Config, run_dir: Path) -> None:
+    """Export and assess the newest model of `run_dir`."""
+    first = config.launcher.place()[0]
+    if config.export and first:
         from trainer.export.run import export
 
         print("\n".join(export_lines(export(config, run_dir))))
-    if config.assess:
+    if config.assess and first:
         from trainer.assess.run import assess
         from trainer.assess.told import lines as assess_lines
 
         print("\n".join(assess_lines(assess(config, run_dir))))
-    return True
+    if first and (run_dir / COMPRESS).is_file():
+        write(run_dir)
 
 
 def stages(chain: dict[str, Compressor]) -> Iterator[tuple[list[str], bool]]:
@@ -176,12 +175,9 @@ def _trained(config: Config, tune: FineTune, source: Path, start: Path, out: Pat
     base, forms = (prepared.base, prepared.forms) if isinstance(prepared, Compressed) else (prepared, {})
     model = part.in_training(Compressed(base=base, forms=forms, start=str(start.resolve())), model_of(source), str(source.resolve()))
     training = dataclasses.replace(
-        config,
+        configs.training_alone(config),
         model=model,
         run_dir=str(out),
-        compress={},
-        export={},
-        assess=None,
         train=dataclasses.replace(config.train, max_steps=tune.steps, stop_at=None),
         optim=dataclasses.replace(config.optim, lr=tune.lr or config.optim.lr / 10, warmup_steps=min(config.optim.warmup_steps, tune.steps // 10)),
         checkpoint=dataclasses.replace(config.checkpoint, resume="auto"),

@@ -85,7 +85,7 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
         told[name] = change.told
         subject = values.changed(subject, change, config)
     made = dataclasses.replace(
-        config, model=subject.model, compress={}, export={}, assess=None, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume="auto")
+        configs.training_alone(config), model=subject.model, run_dir=str(out), checkpoint=dataclasses.replace(config.checkpoint, resume="auto")
     )
     _save(made, subject.engine, samples, Position(manifest["step"], manifest["tokens"]), out, str(start))
     if dist.get_rank() == 0:
@@ -97,7 +97,7 @@ def _import(config: Config, start: Path, out: Path, device: torch.device) -> Non
     assert isinstance(config.model, HF)
     samples = config.data.open("train")
     engine = values.without_values(config.model, config, samples, device)  # without those of a checkpoint
-    _save(dataclasses.replace(config, compress={}, export={}, assess=None), engine, samples, Position(0, 0), out, str(Path(config.model.path or "").resolve()))
+    _save(configs.training_alone(config), engine, samples, Position(0, 0), out, str(Path(config.model.path or "").resolve()))
     dist.barrier()
 
 
