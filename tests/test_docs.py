@@ -51,12 +51,12 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 
 
 def slow(page: Path, command: str) -> bool:
-    """Whole rehearsals, proofs, exports and sweeps, strategies that other tests start in the same way, and the published detector, which is downloaded."""
+    """Whole rehearsals, proofs, exports and sweeps, strategies that other tests start in the same way, and what is downloaded: a detector, tables."""
     if page.name == "README.md":  # its own proof is no slow one
         return False
     known = [f"python -m trainer{rest}" for rest in (".drill", ".prove", " -m", " +strategy=")]
     chains = ("export=", "compress=[prune],[prune,quantize]", "compress=[low_rank]")
-    return page.name == "detector.md" or command.startswith(tuple(known)) or any(part in command for part in chains)
+    return page.name in ("detector.md", "credit.md") or command.startswith(tuple(known)) or any(part in command for part in chains)
 
 
 def test_there_are_commands():
@@ -105,6 +105,8 @@ def small(words: list[str]) -> list[str]:
         return []
     if "launcher.nnodes" in given or "launcher.address" in given:
         return ["--cfg", "job"]  # needs other machines: composed and checked
+    if "experiment=credit_default" in words or "experiment=german_credit" in words:
+        return []  # seconds as they are
     if "experiment" in given:
         pruned = ["compress.prune_structured.finetune.steps=2", "compress.prune_structured.scan_ratios=[0.5]"]
         short = pruned if "experiment=pruned_detector" in words else []

@@ -90,13 +90,15 @@ def test_a_package_that_cannot_be_had(asset):
 
 def test_without_a_name_the_assets_are_listed(capsys):
     assert main([]) == 0
-    assert "smollm2     SmolLM2-135M-Instruct (dequantised Q4_1): Apache-2.0, 93 MB to download" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "smollm2         SmolLM2-135M-Instruct (dequantised Q4_1): Apache-2.0, 93 MB to download" in shown
+    assert "GPL-3.0 for the package, 1 MB to download, 0.05 MB on disk" in shown
 
 
 def test_an_unknown_name(capsys):
     assert main(["smolm2"]) == 2
     assert capsys.readouterr().err == "error: no asset 'smolm2'; did you mean 'smollm2'?\n"
-    with pytest.raises(ConfigError, match=r"^no asset 'xyz'; there is: smollm2, craft$"):
+    with pytest.raises(ConfigError, match=r"^no asset 'xyz'; there is: smollm2, craft, credit_default, german_credit$"):
         find("xyz", assets())
 
 
@@ -116,6 +118,19 @@ def test_a_fetched_asset_s_name_is_a_path(asset, tmp_path, monkeypatch):
 def test_help_does_not_import_torch():
     code = "import sys, trainer.fetch\ntry: trainer.fetch.main(['--help'])\nexcept SystemExit: sys.exit(bool({'torch', 'gguf', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    ("name", "header", "defaults"),
+    [("credit_default", "default,student,balance,income", ("Yes,", 333)), ("german_credit", "risk,sex,job,", ("0,", 300))],
+)
+def test_tables_are_as_they_are_in_their_packages(tmp_path, capsys, name, header, defaults):
+    asset = assets()[name]
+    lines = (fetch(asset, tmp_path / name) / "table.csv").read_text().splitlines()
+    assert lines[0].startswith(header)
+    assert sum(line.startswith(defaults[0]) for line in lines[1:]) == defaults[1]
+    assert f"licence {asset.licence}" in capsys.readouterr().out
 
 
 @pytest.mark.large

@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from trainer.assess.base import Assess
 from trainer.compress.base import Compressor
 from trainer.data.base import Data
 from trainer.errors import ConfigError
@@ -43,7 +44,7 @@ from trainer.strategies.base import Strategy
 from trainer.writing import write_whole
 
 TARGET = "_target_"
-AFTER_TRAINING = ("compress", "export", "explain")  # groups of what is done with a finished run
+AFTER_TRAINING = ("compress", "export", "explain", "assess")  # what is done with a finished run
 
 
 @dataclass
@@ -72,12 +73,14 @@ class Config:
     """Runtimes that the trained, or compressed, model is written for."""
     explain: dict[str, Method] = field(default_factory=dict)
     """Explanations of what the trained, or compressed, model decides, with the evidence for each."""
+    assess: Assess | None = None
+    """The trained classifier judged as a decision on applicants. Null: it is not."""
     posttrain: PosttrainConfig = field(default_factory=PosttrainConfig)
 
 
 def training_alone(config: Config) -> Config:
     """`config` without what is done after training."""
-    return dataclasses.replace(config, **{group: {} for group in AFTER_TRAINING})
+    return dataclasses.replace(config, **{group: getattr(Config(), group) for group in AFTER_TRAINING})
 
 
 def goes_on(config: Config) -> bool:

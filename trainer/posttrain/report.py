@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.assess import page as assess_page
 from trainer.explain.report import section
 from trainer.export import told
 from trainer.posttrain import pictures
@@ -71,12 +72,18 @@ def write(run_dir: Path) -> Path:
     """Write `run_dir`/report.html from what is told there, and return its path."""
     found, seen = (json.loads((run_dir / name).read_text(encoding="utf-8")) for name in (COMPRESS, PICTURES))
     path = run_dir / REPORT
-    write_whole(path, page(run_dir.name, found, seen, told.exports(run_dir), section(run_dir)))
+    write_whole(path, page(run_dir.name, found, seen, told.exports(run_dir), [assess_page.section(run_dir), section(run_dir)]))
     return path
 
 
-def page(name: str, found: Mapping[str, Any], seen: Sequence[Mapping[str, Any]] = (), exported: Mapping[str, Any] | None = None, explained: str = "") -> str:
-    """The page: one file, without scripts. `explained`: the section of the explanations."""
+def page(
+    name: str,
+    found: Mapping[str, Any],
+    seen: Sequence[Mapping[str, Any]] = (),
+    exported: Mapping[str, Any] | None = None,
+    more: Sequence[str] = (),
+) -> str:
+    """The page: one file, without scripts. `more`: the sections, in HTML, of what else was found of the model."""
     quality = f"{found['quality']} {_worse(found['quality_loss'])} on {found['samples']:,} samples"
     drawn = [pictures.ratios("What is left", left(found))]
     for method, layers in found["layers"].items():
@@ -94,7 +101,7 @@ def page(name: str, found: Mapping[str, Any], seen: Sequence[Mapping[str, Any]] 
         sections.append(f'<h2>What is found</h2>{pictures.BOXES}<div class="charts">{shown}</div>')
     if exported:
         sections.append(f"<h2>Exported files</h2>{table(told.HEAD, told.rows(exported))}")
-    sections.append(explained)
+    sections += more
     for method, layers in found["layers"].items():
         sections.append(f"<h2>{html.escape(method)}, layer by layer</h2>{_layers(layers)}")
     return document(f"{name}: compression report", sections)

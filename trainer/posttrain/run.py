@@ -38,9 +38,13 @@ def check(config: Config) -> None:
         ConfigError: names the methods.
     """
     if not configs.goes_on(config):
-        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], export=[onnx] or explain=[shap]")
+        raise ConfigError("compress: is empty; say what is to be done, such as compress=[prune,quantize], export=[onnx], explain=[shap] or assess=credit")
     if config.explain:
         explaining.check(config)
+    if config.assess:
+        from trainer.assess.check import check as check_assess
+
+        check_assess(config)
     last = reformed = None
     for name, part in config.compress.items():
         chain = f"compress=[{','.join(config.compress)}]"
@@ -58,7 +62,7 @@ def check(config: Config) -> None:
 def posttrain(config: Config) -> None:
     """Do to the finished run of `config` what `config.compress` says, measure the model before and after, and print the table.
 
-    What comes out is written for the runtimes of `config.export`, and explained as `config.explain` says.
+    What comes out is written for the runtimes of `config.export`, explained as `config.explain` says and assessed as `config.assess` says.
 
     Raises:
         ConfigError: the chain makes no sense, there is nothing to compress, or a method does not fit.
@@ -111,7 +115,7 @@ def _compressed(config: Config, run_dir: Path, source: Path) -> None:
 
 
 def _used(config: Config, run_dir: Path) -> None:
-    """Export and explain the newest model of `run_dir`."""
+    """Export, explain and assess the newest model of `run_dir`."""
     first = config.launcher.place()[0]
     if config.export and first:
         from trainer.export.run import export
@@ -121,6 +125,11 @@ def _used(config: Config, run_dir: Path) -> None:
         config.launcher.launch(_on(config, newest(run_dir), run_dir), explaining.EXPLAIN)
         if first:
             print("\n".join(explaining.lines(run_dir)))
+    if config.assess and first:
+        from trainer.assess.run import assess
+        from trainer.assess.told import lines as assess_lines
+
+        print("\n".join(assess_lines(assess(config, run_dir))))
     if first and (run_dir / COMPRESS).is_file():
         write(run_dir)
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import yaml
 
+from trainer.assess import page as assess_page
 from trainer.callbacks.record import REPORT, read_record
 from trainer.explain.report import section
 from trainer.export import told
@@ -44,7 +45,7 @@ def write(run_dir: Path) -> Path:
     """
     config = run_dir / "config.yaml"
     config_text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    time, made = total(read_ledger(run_dir)), (chains(run_dir), exports(run_dir), section(run_dir))
+    time, made = total(read_ledger(run_dir)), (chains(run_dir), exports(run_dir), [assess_page.section(run_dir), section(run_dir)])
     text = page(run_dir.resolve().name, config_text, read_record(run_dir), summarise(run_dir), time, *made)
     path = run_dir / REPORT
     write_whole(path, text)
@@ -59,11 +60,11 @@ def page(
     time: Totals,
     compressed: Sequence[Chain] = (),
     exported: Mapping[str, Any] | None = None,
-    explained: str = "",
+    more: Sequence[str] = (),
 ) -> str:
     """The page, from the text of config.yaml (may be empty), run.json (may be empty), the numbers, the ledger, and what was made of the model.
 
-    explained: the section of its explanations.
+    more: sections, in HTML, of what else was found of the model.
     """
     run = record.get("run", {})
     facts = record.get("facts", {})
@@ -76,12 +77,13 @@ def page(
         lead.append(f"started {_time(record['started'])}" + (f", ended {_time(record['ended'])}" if record.get("ended") else ""))
     sections = [
         f'<h1>{_escape(name)}</h1><p class="lead"><span class="status {_escape(status)}">{_escape(lead[0])}</span> · {_escape(" · ".join(lead[1:]))}</p>',
+        *more,
         tiles(run, summary, time),
         f'<h2>Curves</h2><div class="charts">{charts(config, run, summary)}</div>' if summary.steps else "<p>No step was recorded.</p>",
     ]
     if facts.get("sample"):
         sections.append(f'<h2>Sample of generated text</h2><pre class="sample">{_escape(printable(facts["sample"]))}</pre>')
-    sections += [compressions(compressed), exports_table(exported or {}), explained]
+    sections += [compressions(compressed), exports_table(exported or {})]
     tables = [
         ledger(time),
         table("Run", {key: value for key, value in run.items() if key not in ("data", "strategy", "model", "parameters", "device")}),

@@ -2,9 +2,9 @@
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fff; --card: #f6f7f9; --text: #1b1f24; --quiet: #57606a; --line: #d8dde3;
-  --train: #1f6feb; --eval: #c2410c; --good: #1a7f37; --bad: #b3261e; }
+  --train: #1f6feb; --eval: #c2410c; --good: #1a7f37; --bad: #b3261e; --third: #8250df; }
 @media (prefers-color-scheme: dark) { :root { --page: #0f1216; --card: #181c22; --text: #e6e9ed; --quiet: #9aa4af; --line: #2d343c;
-  --train: #6cb0ff; --eval: #ff9d5c; --good: #56d364; --bad: #ff8178; } }
+  --train: #6cb0ff; --eval: #ff9d5c; --good: #56d364; --bad: #ff8178; --third: #c297ff; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1160px; padding: 24px 20px 48px; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
@@ -23,6 +23,7 @@ svg { display: block; width: 100%; height: auto; touch-action: pan-y; } svg text
 path { fill: none; vector-effect: non-scaling-stroke; } .grid { stroke: var(--line); } .curve { stroke-width: 1.8; stroke-linejoin: round; }
 .train { stroke: var(--train); color: var(--train); } .eval { stroke: var(--eval); color: var(--eval); }
 .level { stroke: var(--quiet); color: var(--quiet); stroke-dasharray: 6 4; } .key .level { border-top-style: dashed; }
+.third { stroke: var(--third); color: var(--third); } circle.third { fill: var(--third); }
 circle { stroke: none; } circle.train { fill: var(--train); } circle.eval { fill: var(--eval); } .wide circle { r: 2px; }
 .rule { stroke: var(--text); visibility: hidden; }
 output { position: absolute; top: 10px; right: 14px; padding: 0 6px; font-size: .85rem; font-variant-numeric: tabular-nums; background: var(--card); }
@@ -34,6 +35,16 @@ table { width: 100%; border-collapse: separate; border-spacing: 0; overflow: hid
 th, td { text-align: left; vertical-align: top; padding: 5px 12px; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 tr:last-child > * { border-bottom: 0; } tbody th { font-weight: 400; color: var(--quiet); width: 38%; }
 .scroll { overflow-x: auto; } .scroll table { min-width: 680px; } summary { cursor: pointer; font-weight: 600; margin: 32px 0 10px; font-size: 1.15rem; }
+.verdicts { list-style: none; margin: 0 0 14px; padding: 0; display: grid; gap: 6px; }
+.verdicts li { display: grid; grid-template-columns: 5.8em 1fr; padding: 8px 14px; background: var(--card); border: 1px solid var(--line);
+  border-left: 5px solid; border-radius: 8px; } .verdicts span { color: var(--text); }
+.verdicts small, .decision small, .card small { display: block; color: var(--quiet); }
+.good, .decision small.good { color: var(--good); } .bad, .decision small.bad { color: var(--bad); } .unsure, .quiet { color: var(--quiet); }
+.decision { margin-bottom: 14px; } .decision tbody th { width: 26%; color: var(--text); } .decision :is(th, td) { overflow-wrap: normal; }
+main > h3 { margin: 26px 0 10px; } .note { color: var(--quiet); font-size: .9rem; margin: 6px 0 10px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
+.card h4 { margin: 0; } .card p { margin: 4px 0 8px; } .card ol { padding-left: 1.2em; }
 @media (max-width: 760px) { body { padding: 16px 12px 32px; } .charts, .tables { grid-template-columns: minmax(0, 1fr); }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); } svg text, .wide svg text { font-size: 19px; } .wide circle { r: 3px; }
   output { position: static; display: block; min-height: 1.5em; padding: 0; } }

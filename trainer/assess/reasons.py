@@ -1,0 +1,82 @@
+"""Reason codes: why an applicant is refused, in words, from the attributions of an explanation.
+
+What goes in is plain data, whoever explained: for each column how much its value adds to the log-odds of default (the margin), above 0
+where it speaks against the applicant; what the applicant states; and what is usual, as `usual` makes it of the training split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+CATEGORIES = 50  # of a column, whose share of defaults is kept
+
+
+class Reason(NamedTuple):
+    """One column that speaks against an applicant."""
+
+    column: str
+    share: float
+    """Of all that speaks against, from 0 to 1."""
+    words: str
+
+
+def usual(values: np.ndarray, bad: np.ndarray) -> dict[str, Any]:
+    """What is usual in a column of the training split, as plain data.
+
+    Args:
+        values: (people,) numbers with NaN, or text with None, where a cell is empty.
+        bad: (people,) bool, who defaults.
+    """
+    if values.dtype != object:
+        low, median, high = np.nanquantile(values, [0.25, 0.5, 0.75]).tolist() if (~np.isnan(values)).any() else (math.nan,) * 3
+        return {"median": median, "low": low, "high": high}
+    names, places, counts = np.unique([str(value) for value in values if value is not None], return_inverse=True, return_counts=True)
+    there = np.array([value is not None for value in values], bool)
+    defaults = np.bincount(places, bad[there], len(names)) / counts
+    often = np.argsort(-counts, kind="stable")[:CATEGORIES]
+    return {"people": {str(names[i]): int(counts[i]) for i in often}, "defaults": {str(names[i]): float(defaults[i]) for i in often}, "all": float(bad.mean())}
+
+
+def reason_codes(attributions: Mapping[str, float], applicant: Mapping[str, Any], usual: Mapping[str, Mapping[str, Any]], most: int = 4) -> list[Reason]:
+    """The `most` columns that speak most against an applicant, the worst first; none where nothing does.
+
+    Args:
+        attributions: for each column what it adds to the log-odds of default.
+        applicant: for each column a number, a text, or None.
+        usual: for each column what the function of that name says.
+    """
+    against = {name: value for name, value in attributions.items() if value > 0}
+    total = math.fsum(against.values())
+    worst = sorted(against, key=lambda name: -against[name])[:most]
+    return [Reason(name, against[name] / total, in_words(name, applicant[name], usual[name])) for name in worst]
+
+
+def in_words(column: str, value: Any, usual: Mapping[str, Any]) -> str:
+    """Why the value of a column that speaks against an applicant may do so; without a full stop."""
+    name = f"the {column.replace('_', ' ')}"
+    if value is None:
+        return f"{name} is not stated"
+    if "median" not in usual:
+        return _category(name, str(value), usual)
+    median, low, high = (number(usual[key]) for key in ("median", "low", "high"))
+    if usual["low"] <= value <= usual["high"]:
+        return f"{name}, {number(value)}, is not unusual (half of all are between {low} and {high}), and counts against this applicant with all the rest"
+    return f"{name}, {number(value)}, is {'higher' if value > usual['high'] else 'lower'} than usual (median {median}, half of all between {low} and {high})"
+
+
+def _category(name: str, value: str, usual: Mapping[str, Any]) -> str:
+    if value not in usual["people"]:
+        return f"{name} is “{value}”, which too few before stated to compare"
+    people, share = usual["people"][value], usual["defaults"][value]
+    return f"{name} is “{value}”: of {people:,} such applicants {share:.1%} defaulted, of all {usual['all']:.1%}"
+
+
+def number(value: float) -> str:
+    """A number as people write it: 9,000, 36.5, 0.0123."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.4g}"
