@@ -15,6 +15,7 @@ from tests.posttrain import small
 from trainer.checkpoint.__main__ import main as checkpoint
 from trainer.posttrain.__main__ import main as posttrain
 from trainer.posttrain.load import load
+from trainer.posttrain.run import _tell
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +212,15 @@ def test_what_only_the_model_can_tell_is_said_before_it_is_trained_or_changed(tr
     assert posttrain([str(trained), *given]) == 2
     assert f"error: {said}" in capsys.readouterr().err
     assert sorted((trained / "compressed").iterdir()) == before
+
+
+def test_what_a_method_tells_before_and_after_its_training_is_put_together(tmp_path):
+    told = {}
+    for number, layers in enumerate([{"prune": {"a": {"loss at 0.5": 0.1}}}, {"prune": {"a": {"zeros": 0.5}, "b": {"zeros": 0.0}}, "distill": {}}]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "layers.json").write_text(json.dumps(layers))
+        _tell(told, tmp_path / str(number))
+    assert told == {"prune": {"a": {"loss at 0.5": 0.1, "zeros": 0.5}, "b": {"zeros": 0.0}}, "distill": {}}
 
 
 def test_what_is_no_run_is_said(tmp_path, capsys):
