@@ -129,6 +129,14 @@ def test_a_method_may_come_twice_under_another_name(trained, tmp_path):
     assert after == before / 4
 
 
+def test_what_follows_a_new_form_chooses_among_its_layers(trained, tmp_path):
+    path = copy(trained, tmp_path / "run")
+    assert posttrain([str(path), "compress=[low_rank,quantize]", "compress.quantize.layers=['*.down']", "posttrain.latency_pairs=0"]) == 0
+    layers = reports(path)["low_rank-quantize"]["layers"]["quantize"]
+    assert layers
+    assert all(name.endswith(".down") for name in layers)
+
+
 @pytest.mark.large  # for the import of transformers
 def test_a_hugging_face_directory_takes_the_place_of_a_run(trained, tmp_path):
     pytest.importorskip("transformers")

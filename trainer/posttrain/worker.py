@@ -90,6 +90,7 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
     _check(config, subject.layers())
     told: dict[str, Any] = {}
     for name, part in config.compress.items():
+        part.check(subject.layers(), f"compress.{name}")  # as those before it have left them
         with called(name):
             change = do(part, subject)
         told[name] = change.told
@@ -113,6 +114,8 @@ def _fit(config: Config, start: Path, out: Path, device: torch.device) -> None:
 def _check(config: Config, layers: Mapping[str, nn.Module]) -> None:
     for name, part in config.compress.items():
         part.check(layers, f"compress.{name}")
+        if part.reforms:
+            return  # what follows finds other layers
 
 
 def _import(config: Config, start: Path, out: Path, device: torch.device) -> None:
