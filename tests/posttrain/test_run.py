@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,13 @@ import torch
 from tests.commands import run_without_torch
 from tests.posttrain import small
 from trainer.checkpoint.__main__ import main as checkpoint
+from trainer.compress.prune import Importance, Prune
+from trainer.compress.subject import Change, Subject
+from trainer.errors import Stopped
 from trainer.posttrain.__main__ import main as posttrain
 from trainer.posttrain.load import load
 from trainer.posttrain.run import _tell
+from trainer.posttrain.run import posttrain as run_chain
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +227,28 @@ def test_what_only_the_model_can_tell_is_said_before_it_is_trained_or_changed(tr
     assert posttrain([str(trained), *given]) == 2
     assert f"error: {said}" in capsys.readouterr().err
     assert sorted((trained / "compressed").iterdir()) == before
+
+
+@dataclass(kw_only=True)
+class Asked(Prune):
+    """Is asked to stop while it is at work."""
+
+    def run(self, subject: Subject) -> Change:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().run(subject)
+
+
+def test_a_request_to_stop_ends_the_chain_with_the_method_at_work(trained, tmp_path):
+    path = copy(trained, tmp_path / "run")
+    config = load(path).config
+    config.run_dir, config.compress = str(path), {"asked": Asked(importance=Importance.magnitude), "prune": Prune(importance=Importance.magnitude)}
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(Stopped, match=r"^before the chain was done; run the same command to do it anew$"):
+            run_chain(config)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list(path.glob("compressed/asked-*/checkpoints/*"))
 
 
 def test_what_a_method_tells_before_and_after_its_training_is_put_together(tmp_path):
