@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -37,6 +37,15 @@ def subject() -> Subject:
     return now
 
 
+def anew(now: Subject) -> Iterator[Subject]:
+    """`now` again and again, with the values that it has at first."""
+    values = {name: value.clone() for name, value in now.values().items()}
+    while True:
+        for name, value in now.values().items():
+            value.copy_(values[name])
+        yield now
+
+
 def zeros(now: Subject) -> dict[str, float]:
     return {name: float((layer.weight == 0).float().mean()) for name, layer in now.layers().items()}  # type: ignore[union-attr, arg-type]
 
@@ -57,8 +66,7 @@ def losses() -> dict[str, tuple[float, float, dict[str, float], dict[str, Any]]]
         "magnitude, alike": Prune(sparsity=0.6, importance=Importance.magnitude, scope=Scope.layer),
         "magnitude": Prune(zeros=0.6, importance=Importance.magnitude, scope=Scope.layer, **KNOBS),
     }
-    for name, part in parts.items():
-        now = subject()
+    for (name, part), now in zip(parts.items(), anew(subject()), strict=False):
         told = part.run(now).told if part else {}
         found[name] = (mean_loss(now, 8), overall(now), zeros(now), told)
     return found
@@ -80,12 +88,10 @@ def test_layers_that_bear_it_lose_more_so_that_less_is_lost_by_as_many_zeros() -
 def limits() -> list[tuple[float, float, float]]:
     """(zeros in all, the rise of the loss, the limit): less goes for less."""
     found = []
-    for limit in (0.02, 0.2):
-        for importance in Importance:
-            now = subject()
-            before = mean_loss(now, 8)
-            Prune(loss_rise=limit, importance=importance, **KNOBS).run(now)
-            found.append((overall(now), mean_loss(now, 8) / before - 1, limit))
+    for (limit, importance), now in zip(itertools.product((0.02, 0.2), Importance), anew(subject()), strict=False):
+        before = mean_loss(now, 8)
+        Prune(loss_rise=limit, importance=importance, **KNOBS).run(now)
+        found.append((overall(now), mean_loss(now, 8) / before - 1, limit))
     return found
 
 
@@ -134,6 +140,14 @@ def test_of_convex_costs_the_path_is_the_best_there_is() -> None:
     for shares in path[::3]:
         found = sum(costs[name](share) for name, share in shares.items())
         assert found == pytest.approx(brute(sizes, costs, [0.0, *at], 1 - sizes.left(shares)))
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_what_leaves_no_loss_goes_last(broken: float) -> None:
+    sizes = Weights(dict.fromkeys("ab", (4, 64)))
+    path = list(cheapest_first(sizes, {"a": [broken, broken], "b": [0.5, 1.0]}, [0.25, 0.5]))
+    assert path[8] == {"a": 0.0, "b": 0.5}
+    assert path[-1] == {"a": 0.5, "b": 0.5}
 
 
 def test_what_goes_is_counted_as_it_is_pruned() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,13 @@ import torch
 from tests.commands import run_without_torch
 from tests.posttrain import small
 from trainer.checkpoint.__main__ import main as checkpoint
+from trainer.compress.prune import Importance, Prune
+from trainer.compress.subject import Change, Subject
+from trainer.errors import Stopped
 from trainer.posttrain.__main__ import main as posttrain
 from trainer.posttrain.load import load
+from trainer.posttrain.run import _tell
+from trainer.posttrain.run import posttrain as run_chain
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +136,14 @@ def test_a_method_may_come_twice_under_another_name(trained, tmp_path):
     assert after == before / 4
 
 
+def test_what_follows_a_new_form_chooses_among_its_layers(trained, tmp_path):
+    path = copy(trained, tmp_path / "run")
+    assert posttrain([str(path), "compress=[low_rank,quantize]", "compress.quantize.layers=['*.down']", "posttrain.latency_pairs=0"]) == 0
+    layers = reports(path)["low_rank-quantize"]["layers"]["quantize"]
+    assert layers
+    assert all(name.endswith(".down") for name in layers)
+
+
 @pytest.mark.large  # for the import of transformers
 def test_a_hugging_face_directory_takes_the_place_of_a_run(trained, tmp_path):
     pytest.importorskip("transformers")
@@ -211,6 +227,37 @@ def test_what_only_the_model_can_tell_is_said_before_it_is_trained_or_changed(tr
     assert posttrain([str(trained), *given]) == 2
     assert f"error: {said}" in capsys.readouterr().err
     assert sorted((trained / "compressed").iterdir()) == before
+
+
+@dataclass(kw_only=True)
+class Asked(Prune):
+    """Is asked to stop while it is at work."""
+
+    def run(self, subject: Subject) -> Change:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().run(subject)
+
+
+def test_a_request_to_stop_ends_the_chain_with_the_method_at_work(trained, tmp_path):
+    path = copy(trained, tmp_path / "run")
+    config = load(path).config
+    config.run_dir, config.compress = str(path), {"asked": Asked(importance=Importance.magnitude), "prune": Prune(importance=Importance.magnitude)}
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(Stopped, match=r"^before the chain was done; run the same command to do it anew$"):
+            run_chain(config)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list(path.glob("compressed/asked-*/checkpoints/*"))
+
+
+def test_what_a_method_tells_before_and_after_its_training_is_put_together(tmp_path):
+    told = {}
+    for number, layers in enumerate([{"prune": {"a": {"loss at 0.5": 0.1}}}, {"prune": {"a": {"zeros": 0.5}, "b": {"zeros": 0.0}}, "distill": {}}]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "layers.json").write_text(json.dumps(layers))
+        _tell(told, tmp_path / str(number))
+    assert told == {"prune": {"a": {"loss at 0.5": 0.1, "zeros": 0.5}, "b": {"zeros": 0.0}}, "distill": {}}
 
 
 def test_what_is_no_run_is_said(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,7 +121,7 @@ def cheapest_first(sizes: Sizes, rises: Mapping[str, Sequence[float]], at: Seque
             if following is None:
                 continue
             cost = _between(rises[name], at, following) - _between(rises[name], at, share)
-            price = max(cost, sizes.noise) / sizes.saved(shares, name, following)
+            price = (max(cost, sizes.noise) if math.isfinite(cost) else math.inf) / sizes.saved(shares, name, following)
             if best is None or price < best[0]:
                 best = (price, name, following)
         if best is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from trainer.compress.subject import Change, Subject, layers_of
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.distributed import Place
+from trainer.errors import Stopped
 from trainer.loop import evaluate
 from trainer.models.hf import HF
 from trainer.part import called
@@ -39,7 +40,8 @@ Work = Callable[[Config, Path, Path, torch.device], None]
 
 def prepare(config: Config, place: Place, asked: list[int] | None = None) -> None:
     """Give the model of the checkpoint `config.checkpoint.resume` the form in which `config.compress` trains it, in `config.run_dir`."""
-    with_ranks(partial(_change, lambda part, subject: part.prepare(subject)), config, place, asked)
+    asked = [] if asked is None else asked
+    with_ranks(partial(_change, lambda part, subject: part.prepare(subject), asked), config, place, asked)
 
 
 def compress(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -47,8 +49,10 @@ def compress(config: Config, place: Place, asked: list[int] | None = None) -> No
 
     Raises:
         ConfigError: a method does not fit the model.
+        Stopped: some rank was asked to stop; the method at work has been done, and nothing is left of it.
     """
-    with_ranks(partial(_change, lambda part, subject: part.run(subject)), config, place, asked)
+    asked = [] if asked is None else asked
+    with_ranks(partial(_change, lambda part, subject: part.run(subject), asked), config, place, asked)
 
 
 def fit(config: Config, place: Place, asked: list[int] | None = None) -> None:
@@ -83,7 +87,15 @@ def with_ranks(work: Work, config: Config, place: Place, asked: list[int] | None
         distributed.close()
 
 
-def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: Path, out: Path, device: torch.device) -> None:
+def _go_on(asked: Sequence[int], device: torch.device) -> None:
+    """Nothing, unless some rank was asked to stop: then all do. A collective."""
+    stop = torch.tensor(float(bool(asked)), device=device)
+    dist.all_reduce(stop, dist.ReduceOp.MAX)
+    if stop:
+        raise Stopped("before the chain was done; run the same command to do it anew")
+
+
+def _change(do: Callable[[Compressor, Subject], Change], asked: Sequence[int], config: Config, start: Path, out: Path, device: torch.device) -> None:
     manifest = distributed.from_rank_0(lambda: read_manifest(start))
     samples = config.data.open("train")
     engine = values.without_values(config.model, config, samples, device)
@@ -95,8 +107,10 @@ def _change(do: Callable[[Compressor, Subject], Change], config: Config, start: 
     _check(config, subject.layers())
     told: dict[str, Any] = {}
     for name, part in config.compress.items():
+        part.check(subject.layers(), f"compress.{name}")  # as those before it have left them
         with called("compress", name):
             change = do(part, subject)
+        _go_on(asked, device)
         told[name] = change.told
         subject = values.changed(subject, change, config)
     made = dataclasses.replace(
@@ -118,6 +132,8 @@ def _fit(config: Config, start: Path, out: Path, device: torch.device) -> None:
 def _check(config: Config, layers: Mapping[str, nn.Module]) -> None:
     for name, part in config.compress.items():
         part.check(layers, f"compress.{name}")
+        if part.reforms:
+            return  # what follows finds other layers
 
 
 def _import(config: Config, start: Path, out: Path, device: torch.device) -> None:
