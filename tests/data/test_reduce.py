@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from tests import ranks
 from tests.commands import run_without_torch
 from tests.data.fits import CASES, fitted, fitted_by_all, matrix, refused_by_all
+from tests.data.stored import Stored
 from trainer.data.arrays import chosen_for_eval
 from trainer.data.decompose import WIDE
 from trainer.data.images import Images
@@ -222,13 +223,15 @@ def test_too_many_components_for_the_variance_of_wide_data(monkeypatch):
 
 
 def test_an_infinity_in_the_eval_split_is_named(tmp_path):
-    rows = np.random.default_rng(0).normal(size=(30, 2)).tolist()
-    for name, more in (("a", []), ("b", [[0.5, 1e300]])):
-        (tmp_path / f"{name}.csv").write_text("x,z,y\n" + "".join(f"{x},{z},1\n" for x, z in rows + more))
-    data = Tabular(path=f"{tmp_path}/a.csv", eval_path=f"{tmp_path}/b.csv", target="y", reduce=Reduce.pca, components=1)
+    values = matrix(130, 2).astype("<f4")
+    values.tofile(tmp_path / "a")
+    values[120, 1] = -np.inf
+    values.tofile(tmp_path / "b")
+    data = Stored(path=f"{tmp_path}/a", eval_path=f"{tmp_path}/b", features=2, reduce=Reduce.pca, components=1)
+    assert len(data.open("train")) == 130
     with pytest.raises(ConfigError) as caught:
         data.open("eval")
-    assert str(caught.value) == f"{tmp_path}/b.csv: column 'z', row 31: 1e+300 is too large to compute with; mend it, or leave the column out"
+    assert str(caught.value) == "data.reduce: feature 'x1' is -inf in row 121 of the eval split; it must be a finite number"
 
 
 def test_the_launching_process_fits_without_torch(tmp_path):

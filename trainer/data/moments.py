@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from trainer.data.base import Samples
+from trainer.data.progress import progress
 from trainer.data.ranks import Alone
 from trainer.errors import ConfigError
 
@@ -29,12 +31,16 @@ class Rows:
         return len(self.samples)
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """This rank's rows in order, (some, features) float64."""
+        """This rank's rows in order, (some, features) float64; rank 0 says how far it has come where that takes long."""
         rank, size = self.ranks.rank, self.ranks.size
         first, last = self.count * rank // size, self.count * (rank + 1) // size
         step = max(1, CHUNK // len(self.names))
-        for start in range(first, last, step):
-            yield self.samples.flat(start, min(start + step, last))[0].astype(np.float64)
+        with progress("reading rows", (last - first) * len(self.names) * 4) if rank == 0 else nullcontext() as advance:
+            for start in range(first, last, step):
+                values = self.samples.flat(start, min(start + step, last))[0]
+                yield values.astype(np.float64)
+                if advance is not None:
+                    advance(values.nbytes)
 
     def check_finite(self) -> None:
         """Refuse a value that is not finite. A collective: said on all ranks.
