@@ -16,6 +16,7 @@ from trainer.errors import ConfigError, missing_extra
 
 _ROWS = 1 << 14  # of Parquet, at once, or fewer:
 _CELLS = 1 << 23
+_NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity)$"
 _BLOCK, _WIDE, _MOST = 1 << 20, 1 << 14, 1 << 26  # bytes of CSV at once; more below a wide header: a column costs some time in each block
 
 
@@ -53,6 +54,26 @@ class Batch:
         if np.isinf(values).any():
             raise ConfigError(f"{self.where(name, int(np.isinf(values).argmax()))}: is infinite")
         return values
+
+    def parsed(self, name: str) -> np.ndarray:
+        """(rows,) float64 without complaint: NaN where a cell is empty or no number."""
+        import pyarrow
+        import pyarrow.compute as pc
+
+        column = self.columns[name]
+        if pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type) or pyarrow.types.is_decimal(column.type):
+            return column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
+            return np.full(self.rows, np.nan)
+        trimmed = pc.call_function("utf8_trim_whitespace", [column])
+        fitting = pc.call_function("match_substring_regex", [trimmed], pc.MatchSubstringOptions(_NUMBER, ignore_case=True))
+        return pc.call_function("if_else", [fitting, trimmed, pyarrow.scalar(None, trimmed.type)]).cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+
+    def empty(self, name: str) -> np.ndarray:
+        """(rows,) whether the cell is empty; a NaN is."""
+        import pyarrow.compute as pc
+
+        return pc.call_function("is_null", [self.columns[name]], pc.NullOptions(nan_is_null=True)).to_numpy(zero_copy_only=False)
 
     def categories(self, name: str) -> tuple[np.ndarray, list[str]]:
         """((rows,) places in the list, -1 where the cell is empty; the categories of this batch).
@@ -197,6 +218,8 @@ def _errors(path: Path) -> Iterator[None]:
         raise missing_extra("pyarrow", "tabular", "data=tabular") from error
     try:
         yield
+    except MemoryError:
+        raise  # which pyarrow's own is too: nothing is broken
     except PermissionError as error:
         raise unreadable(path, error) from error
     except (pyarrow.ArrowException, OSError) as error:
@@ -206,7 +229,7 @@ def _errors(path: Path) -> Iterator[None]:
 def _parquet_file(path: Path) -> Any:
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(path)
+    return pyarrow.parquet.ParquetFile(path, memory_map=True, pre_buffer=False)  # a buffer would keep all that has been read, of a large file too much
 
 
 def _csv_reader(path: Path, as_text: Sequence[str] | None) -> Any:
