@@ -16,7 +16,7 @@ from trainer.data.table import Batch, batches, kinds
 from trainer.errors import ConfigError
 
 FORMAT = 1
-KINDS = ("integer", "number", "category", "text")
+KINDS = ("integer", "number", "time", "category", "text")
 FIRST = 3  # places that are named of each finding
 _HEAD = """\
 # What the columns of {path} hold. Enforced by data.schema=THIS_FILE and by: python -m trainer.data validate
@@ -107,7 +107,7 @@ def infer(facts: Sequence[ColumnFacts]) -> Schema:
             limit = int if column.kind == "integer" else float
             low, high = (limit(column.low), limit(column.high)) if column.numbers else (None, None)
             return ColumnRule(column.kind, missing, low, high)
-        return ColumnRule(column.kind, missing, categories=None if column.counts is None else sorted(column.counts))
+        return ColumnRule(column.kind, missing, categories=sorted(column.counts) if column.kind == "category" and column.counts is not None else None)
 
     return Schema({column.name: rule(column) for column in facts})
 
@@ -158,7 +158,7 @@ def _rule(path: Path, name: str, plain: Any) -> ColumnRule:
     where = f"columns.{name}."
     if not isinstance(plain, Mapping) or plain.get("type") not in KINDS:
         raise ConfigError(f"data.schema={path}: {where}type: must be one of {', '.join(KINDS)}")
-    _known(path, where, plain, ("type", "missing", *(("min", "max") if plain["type"] in ("integer", "number") else ("categories",))))
+    _known(path, where, plain, ("type", "missing", *({"category": ("categories",), "text": (), "time": ()}.get(plain["type"], ("min", "max")))))
     for key in ("min", "max"):
         if not isinstance(plain.get(key, 0), (int, float)) or isinstance(plain.get(key), bool):
             raise ConfigError(f"data.schema={path}: {where}{key}: {plain[key]!r} is not a number")
@@ -224,6 +224,8 @@ def _wrong_cells(rule: ColumnRule, batch: Batch, name: str) -> Iterator[tuple[st
         yield "is no integer", f"right would be {_numbers(rule)}", fraction
         low, high = -np.inf if rule.min is None else rule.min, np.inf if rule.max is None else rule.max
         yield "is out of range", f"right would be {_numbers(rule)}", ~fraction & ((values < low) | (values > high))
+    elif rule.type == "time":
+        yield "is no time", "right would be a date or a time such as 2024-01-31 or 2024-01-31T12:30:00", ~batch.are_times(name)
     elif rule.categories is not None:
         known = set(rule.categories)
         listed = ", ".join(map(repr, rule.categories[:8])) + (", ..." if len(rule.categories) > 8 else "")

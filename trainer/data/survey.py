@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.table import Batch, batches, kinds
+from trainer.errors import ConfigError
 
 MOST_CATEGORIES = 1000
 """A column of text with more is not one of categories."""
+_FEW = 20
 _FIRST = 3
 
 
@@ -32,6 +34,8 @@ class ColumnFacts:
     low: float = float("inf")
     high: float = float("-inf")
     mean: float = 0.0
+    times: bool = True
+    """All cells that are not empty are dates or times."""
     texts: int = 0
     """Cells that are no numbers."""
     first_texts: list[tuple[int, str | None]] = field(default_factory=list)
@@ -49,10 +53,14 @@ class ColumnFacts:
 
     @property
     def kind(self) -> str:
-        """integer, number, category or text."""
+        """integer, number, time, category or text. Categories are few, or occur 5 times each on average and are at most `MOST_CATEGORIES`."""
         if self.is_number:
             return "integer" if self.whole and self.numbers else "number"
-        return "text" if self.counts is None else "category"
+        if self.rows == self.missing:
+            return "text"
+        if self.times:
+            return "time"
+        return "category" if self.counts is not None and (len(self.counts) <= _FEW or self.rows >= 5 * len(self.counts)) else "text"
 
     @property
     def constant(self) -> bool:
@@ -67,6 +75,11 @@ class ColumnFacts:
         self.missing += int(empty.sum())
         self.texts += int(texts.sum())
         self.infinite += int(np.isinf(values).sum())
+        if self.times and not self.declared_number:
+            try:
+                batch.times(self.name)
+            except ConfigError:
+                self.times = False
         if len(self.first_texts) < _FIRST and texts.any():
             rows = np.flatnonzero(texts)[: _FIRST - len(self.first_texts)]
             self.first_texts += zip((batch.first + rows).tolist(), batch.texts(self.name, rows), strict=True)

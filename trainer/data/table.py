@@ -110,9 +110,7 @@ class Batch:
         """
         import pyarrow
 
-        column = self.columns[name]
-        is_text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
-        types = [pyarrow.timestamp("us", zone) for zone in ((None, "UTC") if is_text else (getattr(column.type, "tz", None),))]
+        column, types = self.columns[name], self._time_types(name)
         for kind in types:
             try:
                 return column.cast(kind).cast(pyarrow.int64()).cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
@@ -120,6 +118,23 @@ class Batch:
                 continue
         row = _first_that_is_no(column, types)
         raise ConfigError(f"{self.where(name, row)}: {column[row].as_py()!r} is not a number, a date or a time such as 2024-01-31 or 2024-01-31T12:30:00")
+
+    def are_times(self, name: str) -> np.ndarray:
+        """(rows,) whether the cell is a date or time, or empty."""
+        column = self.columns[name]
+        try:
+            self.times(name)
+        except ConfigError:
+            types = self._time_types(name)
+            return np.asarray([_fits(column, place, types) for place in range(self.rows)])
+        return np.ones(self.rows, bool)
+
+    def _time_types(self, name: str) -> list[Any]:
+        import pyarrow
+
+        kind = self.columns[name].type
+        is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+        return [pyarrow.timestamp("us", zone) for zone in ((None, "UTC") if is_text else (getattr(kind, "tz", None),))]
 
     def no_empty(self, name: str, empty: np.ndarray, advice: str) -> None:
         """Refuse the first of the cells that are `empty` (rows,)."""
@@ -141,18 +156,21 @@ class Batch:
         return f"{self.path}: column {name!r}, row {self.first + row + 1}"
 
 
-def _first_that_is_no(column: Any, types: Sequence[Any]) -> int:
-    """The place of the first cell that cannot be cast to any of `types`."""
+def _fits(column: Any, place: int, types: Sequence[Any]) -> bool:
+    """Whether a cell can be cast to one of `types`."""
     import pyarrow
 
-    def fits(place: int, kind: Any) -> bool:
+    for kind in types:
         try:
             column.slice(place, 1).cast(kind)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
-            return False
+            continue
         return True
+    return False
 
-    return next(place for place in range(len(column)) if not any(fits(place, kind) for kind in types))
+
+def _first_that_is_no(column: Any, types: Sequence[Any]) -> int:
+    return next(place for place in range(len(column)) if not _fits(column, place, types))
 
 
 def kinds(path: Path) -> dict[str, bool]:
