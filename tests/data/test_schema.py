@@ -20,6 +20,7 @@ def good(seed=0):
             "income": random.normal(30, 5, ROWS).round(2),
             "children": random.integers(0, 5, ROWS),
             "student": random.choice(["No", "Yes"], ROWS),
+            "day": np.datetime64("2020-01-01") + random.integers(0, 900, ROWS).astype("timedelta64[D]"),
             "note": [f"customer {i}" for i in range(ROWS)],
             "y": random.integers(0, 2, ROWS),
         }
@@ -44,6 +45,7 @@ def test_inferred(tmp_path, suffix):
     assert found.columns["children"] == ColumnRule("integer", False, 0, 4)
     assert found.columns["student"] == ColumnRule("category", categories=["No", "Yes"])
     assert found.columns["note"] == ColumnRule("text")
+    assert found.columns["day"] == ColumnRule("time")
     table.loc[[3, 9], "income"] = np.nan
     assert infer(survey(write(tmp_path / f"holes.{suffix}", table))).columns["income"].missing
 
@@ -64,7 +66,7 @@ def spoiled():
     random = np.random.default_rng(1)
     table = good().astype(object)
     for column, cell, count in [("income", 1e9, 40), ("income", "lots", 30), ("income", None, 20), ("income", "-inf", 10),
-                                ("children", 1.5, 25), ("student", "maybe", 15), ("y", 7, 5)]:  # fmt: skip
+                                ("children", 1.5, 25), ("student", "maybe", 15), ("y", 7, 5), ("day", "2020-13-01", 4)]:  # fmt: skip
         table.loc[random.choice(ROWS, count, replace=False), column] = cell
     return table
 
@@ -83,6 +85,7 @@ def test_every_bad_row_is_counted_and_the_first_are_named(tmp_path, rules):
         ("children", "is no integer"): table["children"] == 1.5,
         ("student", "is no known category"): table["student"] == "maybe",
         ("y", "is out of range"): table["y"] == 7,
+        ("day", "is no time"): table["day"] == "2020-13-01",
     }
     assert {(finding.column, finding.wrong): finding.count for finding in checked.findings} == {key: int(rows.sum()) for key, rows in expected.items()}
     assert checked.bad_rows == int(np.logical_or.reduce(list(expected.values())).sum())
@@ -138,12 +141,13 @@ def test_text_among_numbers_at_the_top_of_the_file_is_not_taken_for_categories(t
     assert infer(survey(path)).columns["income"].type == "number"
     checked = check(infer(survey(path)), path)
     assert [(finding.wrong, finding.first) for finding in checked.findings] == [("is not a number", [(5, "?"), (50, "?")])]
+    assert infer(survey(write(tmp_path / "names.csv", table.assign(note=[f"n{i // 2}" for i in range(200)])))).columns["note"].type == "text"
     table["size"] = ["5 and more" if i % 7 == 0 else i % 7 for i in range(200)]  # few different numbers: meant as categories
     assert infer(survey(write(tmp_path / "b.csv", table))).columns["size"].type == "category"
 
 
 BROKEN = {
-    "columns: {x: {type: numbr}}": "columns.x.type: must be one of integer, number, category, text",
+    "columns: {x: {type: numbr}}": "columns.x.type: must be one of integer, number, time, category, text",
     "columns: {x: {type: number, maxx: 1}}": "unknown key 'columns.x.maxx'; did you mean 'max'?",
     "columns: {x: {type: category, categories: [Yes]}}": "columns.x.categories: True is not text; write it in quotes",
     "columns: {x: {type: number, min: low}}": "columns.x.min: 'low' is not a number",

@@ -125,8 +125,8 @@ def _values(column: ColumnFacts) -> str:
     if column.is_number:
         spoiled = "".join(f", {many:,} {what}" for many, what in ((column.texts, "not numbers"), (column.infinite, "infinite")) if many)
         return (f"{column.low:.6g} to {column.high:.6g}, mean {column.mean:.6g}" if column.numbers else "none") + spoiled
-    if column.counts is None:
-        return "text"
+    if column.kind != "category" or column.counts is None:
+        return "dates or times" if column.kind == "time" else "text"
     top = sorted(column.counts.items(), key=lambda item: (-item[1], item[0]))
     named = ", ".join(f"{name} {count:,} ({count / column.rows:.1%})" for name, count in top[:_TOP])
     return named + (f", and {len(top) - _TOP:,} more" if len(top) > _TOP else "")

@@ -81,8 +81,10 @@ def _hashes(samples: TableSamples, scratch: IO[bytes]) -> np.ndarray:
 def alone(train: TableSamples) -> list[Alone]:
     """How well each column foretells the target, the best first; on at most `MOST_ROWS` rows."""
     count = min(len(train), MOST_ROWS, max(_LEAST_ROWS, _MOST_VALUES // max(1, len(train.columns))))
-    found = [train.flat(place, place + 1) for place in (index * len(train) // count for index in range(count))]
-    rows, labels = np.concatenate([row for row, _ in found]), np.concatenate([label for _, label in found])
+    places = [index * len(train) // count for index in range(count)]
+    rows, labels = np.empty((count, len(train.columns)), np.float32), train.labels[places]
+    for row, place in zip(rows, places, strict=True):
+        row[:] = train.flat(place, place + 1)[0]
     classify = "classes" in train.spec
     scores = []
     for name, values, is_code in _columns(train, rows):

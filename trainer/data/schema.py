@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from trainer.data.cache import digest, unreadable
-from trainer.data.survey import ColumnFacts, as_numbers
-from trainer.data.table import batches, kinds
+from trainer.data.survey import ColumnFacts
+from trainer.data.table import Batch, batches, kinds
 from trainer.errors import ConfigError
 
 FORMAT = 1
-KINDS = ("integer", "number", "category", "text")
+KINDS = ("integer", "number", "time", "category", "text")
 FIRST = 3  # places that are named of each finding
-_EMPTY = "is empty"
 _HEAD = """\
 # What the columns of {path} hold. Enforced by data.schema=THIS_FILE and by: python -m trainer.data validate
 # Edit it: a rule that is left out (min, max, categories) is not checked. unknown_columns: refuse or allow.
@@ -108,7 +107,7 @@ def infer(facts: Sequence[ColumnFacts]) -> Schema:
             limit = int if column.kind == "integer" else float
             low, high = (limit(column.low), limit(column.high)) if column.numbers else (None, None)
             return ColumnRule(column.kind, missing, low, high)
-        return ColumnRule(column.kind, missing, categories=None if column.counts is None else sorted(column.counts))
+        return ColumnRule(column.kind, missing, categories=sorted(column.counts) if column.kind == "category" and column.counts is not None else None)
 
     return Schema({column.name: rule(column) for column in facts})
 
@@ -159,7 +158,7 @@ def _rule(path: Path, name: str, plain: Any) -> ColumnRule:
     where = f"columns.{name}."
     if not isinstance(plain, Mapping) or plain.get("type") not in KINDS:
         raise ConfigError(f"data.schema={path}: {where}type: must be one of {', '.join(KINDS)}")
-    _known(path, where, plain, ("type", "missing", *(("min", "max") if plain["type"] in ("integer", "number") else ("categories",))))
+    _known(path, where, plain, ("type", "missing", *({"category": ("categories",), "text": (), "time": ()}.get(plain["type"], ("min", "max")))))
     for key in ("min", "max"):
         if not isinstance(plain.get(key, 0), (int, float)) or isinstance(plain.get(key), bool):
             raise ConfigError(f"data.schema={path}: {where}{key}: {plain[key]!r} is not a number")
@@ -197,15 +196,13 @@ def check(schema: Schema, path: Path) -> Checked:
     for batch in batches(path, list(rules)):
         bad = np.zeros(batch.rows, bool)
         for name, rule in rules.items():
-            places, names = batch.categories(name)
-            for wrong, right, cells in _wrong_cells(rule, names):
-                rows = np.append(cells, wrong == _EMPTY)[places]  # place -1, an empty cell, is the last
+            for wrong, right, rows in _wrong_cells(rule, batch, name):
                 if rows.any():
                     bad |= rows
                     finding = found.setdefault((name, wrong), Finding(name, wrong, right))
                     finding.count += int(rows.sum())
                     first = np.flatnonzero(rows)[: FIRST - len(finding.first)]
-                    finding.first += [(batch.first + int(row), names[places[row]] if places[row] >= 0 else None) for row in first]
+                    finding.first += zip((batch.first + first).tolist(), batch.texts(name, first), strict=True)
         checked.rows += batch.rows
         checked.bad_rows += int(bad.sum())
     order = {name: place for place, name in enumerate(rules)}
@@ -213,23 +210,28 @@ def check(schema: Schema, path: Path) -> Checked:
     return checked
 
 
-def _wrong_cells(rule: ColumnRule, names: Sequence[str]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(what is wrong, what would be right, (names,) for which values): each value is wrong in one way at most."""
-    none = np.zeros(len(names), bool)
+def _wrong_cells(rule: ColumnRule, batch: Batch, name: str) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(what is wrong, what would be right, (rows,) where): each cell is wrong in one way at most."""
+    empty = batch.empty(name)
     if not rule.missing:
-        yield _EMPTY, "every row needs a value here", none
+        yield "is empty", "every row needs a value here", empty
     if rule.is_number:
-        values = as_numbers(names)
-        yield "is not a number", f"right would be {_numbers(rule)}", np.isnan(values)
+        values = batch.parsed(name)
+        yield "is not a number", f"right would be {_numbers(rule)}", np.isnan(values) & ~empty
         yield "is infinite", f"right would be {_numbers(rule)}", np.isinf(values)
-        fraction = np.isfinite(values) & (values != np.floor(values)) if rule.type == "integer" else none
+        values = np.where(np.isfinite(values), values, np.nan)
+        fraction = (rule.type == "integer") & ~np.isnan(values) & (values != np.floor(values))
         yield "is no integer", f"right would be {_numbers(rule)}", fraction
         low, high = -np.inf if rule.min is None else rule.min, np.inf if rule.max is None else rule.max
-        yield "is out of range", f"right would be {_numbers(rule)}", np.isfinite(values) & ~fraction & ((values < low) | (values > high))
+        yield "is out of range", f"right would be {_numbers(rule)}", ~fraction & ((values < low) | (values > high))
+    elif rule.type == "time":
+        yield "is no time", "right would be a date or a time such as 2024-01-31 or 2024-01-31T12:30:00", ~batch.are_times(name)
     elif rule.categories is not None:
         known = set(rule.categories)
         listed = ", ".join(map(repr, rule.categories[:8])) + (", ..." if len(rule.categories) > 8 else "")
-        yield "is no known category", f"right would be one of {listed}", np.asarray([name not in known for name in names], bool)
+        places, names = batch.categories(name)
+        unknown = np.append([one not in known for one in names], False).astype(bool)[places]  # place -1, an empty cell, is the last
+        yield "is no known category", f"right would be one of {listed}", unknown
 
 
 def _numbers(rule: ColumnRule) -> str:

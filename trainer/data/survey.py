@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trainer.data.table import Batch, batches, kinds
+from trainer.errors import ConfigError
 
 MOST_CATEGORIES = 1000
 """A column of text with more is not one of categories."""
+_FEW = 20
 _FIRST = 3
 
 
@@ -33,9 +34,11 @@ class ColumnFacts:
     low: float = float("inf")
     high: float = float("-inf")
     mean: float = 0.0
+    times: bool = True
+    """All cells that are not empty are dates or times."""
     texts: int = 0
     """Cells that are no numbers."""
-    first_texts: list[tuple[int, str]] = field(default_factory=list)
+    first_texts: list[tuple[int, str | None]] = field(default_factory=list)
     """(row from 0, cell) of the first of them."""
     counts: dict[str, int] | None = field(default_factory=dict)
     """How often each value occurs; None: there are more than `MOST_CATEGORIES`."""
@@ -50,10 +53,14 @@ class ColumnFacts:
 
     @property
     def kind(self) -> str:
-        """integer, number, category or text."""
+        """integer, number, time, category or text. Categories are few, or occur 5 times each on average and are at most `MOST_CATEGORIES`."""
         if self.is_number:
             return "integer" if self.whole and self.numbers else "number"
-        return "text" if self.counts is None else "category"
+        if self.rows == self.missing:
+            return "text"
+        if self.times:
+            return "time"
+        return "category" if self.counts is not None and (len(self.counts) <= _FEW or self.rows >= 5 * len(self.counts)) else "text"
 
     @property
     def constant(self) -> bool:
@@ -62,26 +69,29 @@ class ColumnFacts:
 
     def add(self, batch: Batch) -> None:
         """Take in the next rows."""
-        places, names = batch.categories(self.name)
+        values, empty = batch.parsed(self.name), batch.empty(self.name)
+        texts = np.isnan(values) & ~empty
         self.rows += batch.rows
-        self.missing += int((places < 0).sum())
-        counts = np.bincount(places[places >= 0], minlength=len(names))
-        values = as_numbers(names)
-        finite = np.isfinite(values)
-        self.texts += int(counts[np.isnan(values)].sum())
-        self.infinite += int(counts[np.isinf(values)].sum())
-        if len(self.first_texts) < _FIRST and np.isnan(values).any():
-            wrong = np.append(np.isnan(values), False)[places]  # place -1, an empty cell, is the last
-            rows = np.flatnonzero(wrong)[: _FIRST - len(self.first_texts)]
-            self.first_texts += [(batch.first + int(row), names[places[row]]) for row in rows]
-        if count := int(counts[finite].sum()):
-            fine = values[finite]
+        self.missing += int(empty.sum())
+        self.texts += int(texts.sum())
+        self.infinite += int(np.isinf(values).sum())
+        if self.times and not self.declared_number:
+            try:
+                batch.times(self.name)
+            except ConfigError:
+                self.times = False
+        if len(self.first_texts) < _FIRST and texts.any():
+            rows = np.flatnonzero(texts)[: _FIRST - len(self.first_texts)]
+            self.first_texts += zip((batch.first + rows).tolist(), batch.texts(self.name, rows), strict=True)
+        fine = values[np.isfinite(values)]
+        if len(fine):
             self.whole = self.whole and bool((fine == np.floor(fine)).all())
             self.low, self.high = min(self.low, float(fine.min())), max(self.high, float(fine.max()))
-            self.numbers += count
-            self.mean += float(((fine - self.mean) * counts[finite]).sum()) / self.numbers
+            self.numbers += len(fine)
+            self.mean += float((fine - self.mean).sum()) / self.numbers
         if self.counts is not None:
-            for name, many in zip(names, counts.tolist(), strict=True):
+            places, names = batch.categories(self.name)
+            for name, many in zip(names, np.bincount(places[places >= 0], minlength=len(names)).tolist(), strict=True):
                 self.counts[name] = self.counts.get(name, 0) + many
             if len(self.counts) > MOST_CATEGORIES:
                 self.counts = None
@@ -98,13 +108,8 @@ def text_among_numbers(texts: int, numbers: int, different: int) -> bool:
 def as_numbers(cells: Sequence[str]) -> np.ndarray:
     """(cells,) float64; NaN where a cell is no number."""
     import pyarrow
-    import pyarrow.compute as pc
 
-    array = pc.call_function("utf8_trim_whitespace", [pyarrow.array(cells, pyarrow.string())])
-    try:
-        return array.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
-    except pyarrow.ArrowInvalid:
-        return np.asarray([_number(cell) for cell in array], np.float64)
+    return Batch(Path(), 0, {"": pyarrow.array(cells, pyarrow.string())}, len(cells)).parsed("")
 
 
 def survey(path: Path) -> list[ColumnFacts]:
@@ -118,12 +123,3 @@ def survey(path: Path) -> list[ColumnFacts]:
         for column in columns:
             column.add(batch)
     return columns
-
-
-def _number(cell: Any) -> float:
-    import pyarrow
-
-    try:
-        return cell.cast(pyarrow.float64()).as_py()
-    except pyarrow.ArrowInvalid:
-        return float("nan")

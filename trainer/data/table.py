@@ -16,6 +16,7 @@ from trainer.errors import ConfigError, missing_extra
 
 _ROWS = 1 << 14  # of Parquet, at once, or fewer:
 _CELLS = 1 << 23
+_NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity)$"
 _BLOCK, _WIDE, _MOST = 1 << 20, 1 << 14, 1 << 26  # bytes of CSV at once; more below a wide header: a column costs some time in each block
 
 
@@ -54,6 +55,26 @@ class Batch:
             raise ConfigError(f"{self.where(name, int(np.isinf(values).argmax()))}: is infinite")
         return values
 
+    def parsed(self, name: str) -> np.ndarray:
+        """(rows,) float64 without complaint: NaN where a cell is empty or no number."""
+        import pyarrow
+        import pyarrow.compute as pc
+
+        column = self.columns[name]
+        if pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type) or pyarrow.types.is_decimal(column.type):
+            return column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
+            return np.full(self.rows, np.nan)
+        trimmed = pc.call_function("utf8_trim_whitespace", [column])
+        fitting = pc.call_function("match_substring_regex", [trimmed], pc.MatchSubstringOptions(_NUMBER, ignore_case=True))
+        return pc.call_function("if_else", [fitting, trimmed, pyarrow.scalar(None, trimmed.type)]).cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+
+    def empty(self, name: str) -> np.ndarray:
+        """(rows,) whether the cell is empty; a NaN is."""
+        import pyarrow.compute as pc
+
+        return pc.call_function("is_null", [self.columns[name]], pc.NullOptions(nan_is_null=True)).to_numpy(zero_copy_only=False)
+
     def categories(self, name: str) -> tuple[np.ndarray, list[str]]:
         """((rows,) places in the list, -1 where the cell is empty; the categories of this batch).
 
@@ -89,9 +110,7 @@ class Batch:
         """
         import pyarrow
 
-        column = self.columns[name]
-        is_text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
-        types = [pyarrow.timestamp("us", zone) for zone in ((None, "UTC") if is_text else (getattr(column.type, "tz", None),))]
+        column, types = self.columns[name], self._time_types(name)
         for kind in types:
             try:
                 return column.cast(kind).cast(pyarrow.int64()).cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
@@ -99,6 +118,23 @@ class Batch:
                 continue
         row = _first_that_is_no(column, types)
         raise ConfigError(f"{self.where(name, row)}: {column[row].as_py()!r} is not a number, a date or a time such as 2024-01-31 or 2024-01-31T12:30:00")
+
+    def are_times(self, name: str) -> np.ndarray:
+        """(rows,) whether the cell is a date or time, or empty."""
+        column = self.columns[name]
+        try:
+            self.times(name)
+        except ConfigError:
+            types = self._time_types(name)
+            return np.asarray([_fits(column, place, types) for place in range(self.rows)])
+        return np.ones(self.rows, bool)
+
+    def _time_types(self, name: str) -> list[Any]:
+        import pyarrow
+
+        kind = self.columns[name].type
+        is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+        return [pyarrow.timestamp("us", zone) for zone in ((None, "UTC") if is_text else (getattr(kind, "tz", None),))]
 
     def no_empty(self, name: str, empty: np.ndarray, advice: str) -> None:
         """Refuse the first of the cells that are `empty` (rows,)."""
@@ -120,18 +156,21 @@ class Batch:
         return f"{self.path}: column {name!r}, row {self.first + row + 1}"
 
 
-def _first_that_is_no(column: Any, types: Sequence[Any]) -> int:
-    """The place of the first cell that cannot be cast to any of `types`."""
+def _fits(column: Any, place: int, types: Sequence[Any]) -> bool:
+    """Whether a cell can be cast to one of `types`."""
     import pyarrow
 
-    def fits(place: int, kind: Any) -> bool:
+    for kind in types:
         try:
             column.slice(place, 1).cast(kind)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
-            return False
+            continue
         return True
+    return False
 
-    return next(place for place in range(len(column)) if not any(fits(place, kind) for kind in types))
+
+def _first_that_is_no(column: Any, types: Sequence[Any]) -> int:
+    return next(place for place in range(len(column)) if not _fits(column, place, types))
 
 
 def kinds(path: Path) -> dict[str, bool]:
@@ -197,6 +236,8 @@ def _errors(path: Path) -> Iterator[None]:
         raise missing_extra("pyarrow", "tabular", "data=tabular") from error
     try:
         yield
+    except MemoryError:
+        raise  # which pyarrow's own is too: nothing is broken
     except PermissionError as error:
         raise unreadable(path, error) from error
     except (pyarrow.ArrowException, OSError) as error:
@@ -206,7 +247,7 @@ def _errors(path: Path) -> Iterator[None]:
 def _parquet_file(path: Path) -> Any:
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(path)
+    return pyarrow.parquet.ParquetFile(path, memory_map=True, pre_buffer=False)  # a buffer would keep all that has been read, of a large file too much
 
 
 def _csv_reader(path: Path, as_text: Sequence[str] | None) -> Any:
