@@ -55,7 +55,7 @@ def of_masks(case: Case, samples: int, seed: int) -> Attribution:
     model = LimeBase(lambda distance: np.sqrt(np.exp(-(distance**2) / WIDTH**2)))
     _, weights, r2, _ = model.explain_instance_with_data(present.astype(np.float64), values[:, None], distances, 0, len(case), "none")
     found = torch.zeros(len(case), dtype=torch.float64)
-    for unit, weight in weights:
+    for unit, weight in weights:  # type: ignore[union-attr]
         found[unit] = weight
     return Attribution(found, told={"r2": float(r2)})
 
