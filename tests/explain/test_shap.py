@@ -47,8 +47,8 @@ def test_units_of_several_features_and_features_of_none(kind: Algorithm) -> None
 
 @pytest.mark.parametrize("kind", ON_COALITIONS)
 def test_a_linear_model_is_explained_exactly(kind: Algorithm) -> None:
-    weights, inputs, background = numbers(8), numbers(8, seed=1), numbers(5, 8, seed=2)
-    found = Shap(kind=kind).explain(case(lambda rows: rows @ weights + 3, inputs, background), 0)
+    weights, inputs, background = numbers(12), numbers(12, seed=1), numbers(2, 12, seed=2)
+    found = Shap(kind=kind, evaluations=4096).explain(case(lambda rows: rows @ weights + 3, inputs, background), 0)
     np.testing.assert_allclose(found.values, weights * (inputs - background.mean(0)), atol=1e-9)
     assert found.base == pytest.approx(float(background.mean(0) @ weights) + 3)
 

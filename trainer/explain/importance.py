@@ -60,7 +60,7 @@ def shuffled(decisions: TabularDecisions, units: Sequence[int], samples: int, re
     split = Spread(decisions.samples, samples)
     if len(split) < 2:
         raise ConfigError(f"explain=permutation_importance: takes 2 samples or more, and the evaluation split has {len(split)}")
-    _, unit_of = decisions.units()
+    _, unit_of = decisions.units
     (whole,) = _metrics(decisions, split, 1, lambda rows, first: [rows])
     found = []
     for unit in units:
