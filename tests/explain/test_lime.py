@@ -55,30 +55,44 @@ def test_tokens_and_regions_of_a_linear_model_are_found() -> None:
     np.testing.assert_allclose(Lime().explain(pixels, 0).values, 4 * WEIGHTS, rtol=0.02, atol=0.02)
 
 
+def test_the_sample_is_one_of_its_neighbours() -> None:
+    seen: list[Tensor] = []
+
+    def margin(rows: Tensor) -> Tensor:
+        seen.append(rows)
+        return rows.flatten(1).sum(1)
+
+    Lime(samples=20).explain(case(margin, _tokens().inputs, _tokens().background, _tokens().unit_of), 0)
+    assert int((torch.cat(seen) == 1).flatten(1).all(1).sum()) == 1
+
+
 def test_a_model_that_is_not_linear_is_told_by_its_r2() -> None:
     found = Lime().explain(_row(lambda rows: torch.sin(20 * rows).sum(1)), 0)
     assert found.told["r2"] < 0.3
 
 
 def test_features_of_one_category_change_together() -> None:
-    """Units: a number, one of three categories, a flag, a number that is always there. No neighbour has two categories or half a flag."""
+    """Units: a number, one of three categories, a flag, a number with its square; and a number that is always there."""
     seen: list[Tensor] = []
 
     def margin(rows: Tensor) -> Tensor:
         seen.append(rows)
-        return rows @ torch.tensor([1.0, 5.0, 0.0, -5.0, 2.0, 7.0]).double()
+        return rows @ torch.tensor([1.0, 5.0, 0.0, -5.0, 2.0, 7.0, 0.0, 0.0]).double()
 
     codes = torch.arange(90) % 3
-    background = torch.cat([numbers(90, 1), torch.eye(3).double()[codes], (codes == 0).double()[:, None], numbers(90, 1)], 1)
-    of = case(margin, torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 9.0]).double(), background, torch.tensor([0, 1, 1, 1, 2, -1]))
+    background = torch.cat(
+        [numbers(90, 1), torch.eye(3).double()[codes], (codes == 0).double()[:, None], numbers(90, 1), numbers(90, 1), numbers(90, 1) ** 2], 1
+    )
+    of = case(margin, torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 9.0, 2.0, 4.0]).double(), background, torch.tensor([0, 1, 1, 1, 2, -1, 3, 3]))
     values = Lime().explain(of, 0).values
     rows = torch.cat(seen)
-    assert rows.shape == (5000, 6)
+    assert rows.shape == (5000, 8)
     assert rows[:, 1:4].sum(1).unique().tolist() == [1.0]
     assert rows[:, 4].unique().tolist() == [0.0, 1.0]
     assert rows[:, 5].unique().tolist() == [9.0]
+    assert torch.equal(rows[:, 6] ** 2, rows[:, 7])
     assert rows[:, 1:4].mean(0).min() > 0.3, "each category as often as in the background"
-    np.testing.assert_allclose(values, [1 - float(background[:, 0].mean()), 7.5, 2.0], atol=0.25)  # the first of three against the mean of two
+    np.testing.assert_allclose(values, [1 - float(background[:, 0].mean()), 7.5, 2.0, 0.0], atol=0.25)  # the first of three against the mean of two
 
 
 def test_constant_columns_add_nothing() -> None:

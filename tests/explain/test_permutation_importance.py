@@ -108,6 +108,8 @@ def test_chunks_change_nothing() -> None:
     found = PermutationImportance(samples=CHUNK + 100, repeats=10).importance(_decisions(rows, labels, weights), [0], 0)
     assert found.samples == CHUNK + 100
     assert float(found.mean("loss")[0]) == pytest.approx(8 * rows[:, 0].var(), rel=0.05)
+    apart = PermutationImportance(samples=CHUNK + 100).importance(_decisions(rows, 0 * labels, np.array([1.0, 0, 0, 0])), [0], 0)
+    np.testing.assert_allclose(apart.worse["loss"], 0, atol=1e-5)  # the same values in another order, each once
     some = PermutationImportance(samples=50, repeats=10).importance(_decisions(rows, labels, weights), [0], 0)
     assert some.samples == 50
 
