@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from tests.explain.known import as_function, case, game, network, numbers
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunError
+from trainer.explain.base import Explainer
+from trainer.explain.integrated_gradients import IntegratedGradients
+from trainer.explain.lime import Lime
+from trainer.explain.shap import Algorithm, Shap
 
 
 def test_the_value_of_each_coalition() -> None:
@@ -37,3 +41,18 @@ def test_gradients_are_checked() -> None:
     for margin in (lambda rows: rows.detach() @ weights, lambda rows: rows.argmax(1).float(), lambda rows: weights.sum().expand(len(rows))):
         with pytest.raises(ConfigError, match=r"^explain=x: needs gradients"):
             case(margin, *row).check_gradients("explain=x")
+
+
+@pytest.mark.parametrize("explainer", [Shap(kind=Algorithm.kernel), Shap(kind=Algorithm.gradient), Lime(), Lime(discretize=True), IntegratedGradients()])
+def test_a_model_that_gives_nan_or_infinity_is_told(explainer: Explainer) -> None:
+    background = numbers(9, 3).abs()
+    for margin, word in ((lambda rows: (rows.sum(1) - 2).log(), "NaN"), (lambda rows: (rows.sum(1) * 400).exp(), "infinite")):
+        with pytest.raises(RunError, match=f"^sample 7: the model's margin, or its gradient, is (NaN|{word}) for a mixture"):
+            explainer.explain(case(margin, torch.full((3,), 5.0).double(), background, seed=7), 0)
+
+
+def test_a_sample_whose_own_margin_is_nan() -> None:
+    of = case(lambda rows: rows.sum(1).log(), torch.full((3,), -1.0), torch.ones(1, 3))
+    assert of.none_present() == pytest.approx(np.log(3))
+    with pytest.raises(RunError, match="sample 0: .* NaN"):
+        of.all_present()

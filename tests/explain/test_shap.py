@@ -113,6 +113,8 @@ def test_expected_gradients_of_a_quadratic() -> None:
     assert found.deviation is not None
     assert ((found.values - truth).abs() / found.deviation).max() < 4
     assert found.deviation.max() < 0.05 * truth.abs().max()
+    assert float(found.values.sum()) - found.told["gap"] == pytest.approx(float(truth.sum()))
+    assert abs(found.told["gap"]) < 0.1 * truth.abs().max()
 
 
 def test_partition_gives_owen_values() -> None:

@@ -31,7 +31,7 @@ def of_rows(case: Case, samples: int, discretize: bool, seed: int) -> Attributio
 
     def margins(rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return torch.cat([case.margin(chunk).double().cpu() for chunk in table.features(rows).split(case.at_once())]).numpy()
+            return case.finite(torch.cat([case.margin(chunk).double().cpu() for chunk in table.features(rows).split(case.at_once())])).numpy()
 
     found = explainer.explain_instance(table.row, margins, num_samples=samples)
     weights = np.zeros(len(case))
