@@ -54,5 +54,5 @@ def test_a_model_that_gives_nan_or_infinity_is_told(explainer: Explainer) -> Non
 def test_a_sample_whose_own_margin_is_nan() -> None:
     of = case(lambda rows: rows.sum(1).log(), torch.full((3,), -1.0), torch.ones(1, 3))
     assert of.none_present() == pytest.approx(np.log(3))
-    with pytest.raises(RunError, match="sample 0: .* NaN"):
+    with pytest.raises(RunError, match=r"sample 0: .* NaN"):
         of.all_present()
