@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.explain.known import Given, Listed, shapley
+from tests.explain.given import Given, Listed, shapley
 from trainer.data.synthetic import Synthetic, SyntheticKind
 from trainer.errors import ConfigError
 from trainer.explain.decisions import decisions_of

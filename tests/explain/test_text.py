@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.explain.known import Given, Listed, shapley
+from tests.explain.given import Given, Listed, shapley
 from trainer.compress.factor import LowRankLinear
 from trainer.compress.form import replace
 from trainer.data.base import IGNORE, Samples

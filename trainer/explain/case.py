@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, RunError
 
 ROWS = 4096  # inputs in one forward pass at most
 ELEMENTS = 2**24  # and numbers in them
@@ -60,10 +60,14 @@ class Case:
         return len(self.units)
 
     def value(self, present: Tensor) -> Tensor:
-        """The game: (n, units) bool to (n,) float64, the mean margin over the background with absent units replaced."""
+        """The game: (n, units) bool to (n,) float64, the mean margin over the background with absent units replaced.
+
+        Raises:
+            RunError: the model's margin is NaN or infinite somewhere.
+        """
         with torch.no_grad():
             rows = max(1, self.at_once() // len(self.background))
-            return torch.cat([self._value(chunk) for chunk in present.to(self.inputs.device).split(rows)]).cpu()
+            return self.finite(torch.cat([self._value(chunk) for chunk in present.to(self.inputs.device).split(rows)]).cpu())
 
     def _value(self, present: Tensor) -> Tensor:
         shape = (len(present), *self.inputs.shape)
@@ -91,6 +95,17 @@ class Case:
         total = torch.zeros(len(each), len(self) + 1, dtype=torch.float64, device=values.device).index_add_(1, owner, each)
         return total[:, :-1].reshape(*values.shape[: values.dim() - self.unit_of.dim()], len(self)).cpu()
 
+    def finite(self, found: Tensor) -> Tensor:
+        """What the model gave for this case, as it is.
+
+        Raises:
+            RunError: some of it is NaN or infinite.
+        """
+        if not found.isfinite().all():
+            worst = "NaN" if found.isnan().any() else "infinite"
+            raise RunError(f"sample {self.seed}: the model's margin, or its gradient, is {worst} for a mixture of this sample and the background")
+        return found
+
     def check_gradients(self, key: str) -> None:
         """Refuse a model that cannot be differentiated with respect to its inputs.
 
@@ -110,7 +125,7 @@ class Case:
     def all_present(self) -> float:
         """The margin of the sample as it is."""
         with torch.no_grad():
-            return float(self.margin(self.inputs.unsqueeze(0))[0])
+            return float(self.finite(self.margin(self.inputs.unsqueeze(0)))[0])
 
     def none_present(self) -> float:
         """The value of the empty coalition."""

@@ -25,8 +25,8 @@ def hierarchy(case: Case, players: torch.Tensor) -> np.ndarray:
     from scipy.spatial.distance import squareform
 
     if case.inputs.dim() == 1:
-        return linkage(squareform(_uncorrelated(case)[np.ix_(players, players)], checks=False), "average")
-    return linkage(_centres(case)[players], "ward")
+        return linkage(squareform(_uncorrelated(case, players), checks=False), "average")
+    return linkage(_centres(case)[players.numpy()], "ward")
 
 
 def _halved(count: int) -> np.ndarray:
@@ -45,18 +45,20 @@ def _halved(count: int) -> np.ndarray:
     return np.array(rows, dtype=np.float64)
 
 
-def _uncorrelated(case: Case) -> np.ndarray:
-    """(units, units): 1 less the greatest correlation, of either sign, of a feature of one with a feature of the other; 1: none."""
-    rows = case.background.double().cpu()
+def _uncorrelated(case: Case, players: torch.Tensor) -> np.ndarray:
+    """(players, players): 1 less the greatest correlation, of either sign, of a feature of one with a feature of the other; 1: none."""
+    place = torch.full((len(case) + 1,), -1)  # of each unit among the players
+    place[players] = torch.arange(len(players))
+    owner = place[case.unit_of.cpu()]  # -1, of no unit, is the last
+    held = owner >= 0
+    rows = case.background.double().cpu()[:, held]
     rows = rows - rows.mean(0)
     norms = rows.norm(dim=0)
     rows = torch.where(norms > 0, rows / norms, 0.0)  # a constant correlates with nothing
-    found = torch.zeros(len(case), len(case), dtype=torch.float64)
-    owner = case.unit_of.cpu()
-    held = (owner >= 0).nonzero().flatten()
-    pairs = owner[held][:, None] * len(case) + owner[held]
-    found.view(-1).scatter_reduce_(0, pairs.flatten(), (rows.T @ rows)[held][:, held].abs().flatten(), "amax")
-    return (1 - found.clamp(max=1)).fill_diagonal_(0).numpy()
+    pairs = owner[held][:, None] * len(players) + owner[held]
+    found = torch.zeros(len(players) ** 2, dtype=torch.float64)
+    found.scatter_reduce_(0, pairs.flatten(), (rows.T @ rows).abs().flatten(), "amax")
+    return (1 - found.clamp(max=1)).view(len(players), -1).fill_diagonal_(0).numpy()
 
 
 def _centres(case: Case) -> np.ndarray:

@@ -74,7 +74,7 @@ def shuffled(decisions: TabularDecisions, units: Sequence[int], samples: int, re
         found.append(_metrics(decisions, split, repeats, swapped))
     signs = {metric: 1.0 if metric == "loss" else -1.0 for metric in whole}
     worse = {
-        metric: torch.tensor([[sign * (again[metric] - whole[metric]) for again in each] for each in found], dtype=torch.float64).reshape(len(found), -1)
+        metric: torch.tensor([[sign * (again[metric] - whole[metric]) for again in each] for each in found], dtype=torch.float64).reshape(len(found), repeats)
         for metric, sign in signs.items()
     }
     return Importance(tuple(units), len(split), whole, worse)

@@ -43,4 +43,4 @@ class IntegratedGradients(Explainer):
         at_once = max(len(rows), case.differentiable_rows())  # captum takes no fewer than there are paths
         found = Captum(case.margin).attribute(rows, case.background, n_steps=self.steps, method="gausslegendre", internal_batch_size=at_once)
         assert isinstance(found, torch.Tensor)
-        return Attribution(case.per_unit(found.detach().to(torch.float64).mean(0)), case.none_present())
+        return Attribution(case.finite(case.per_unit(found.detach().to(torch.float64).mean(0))), case.none_present())

@@ -31,7 +31,7 @@ def of_rows(case: Case, samples: int, discretize: bool, seed: int) -> Attributio
 
     def margins(rows: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return torch.cat([case.margin(chunk).double().cpu() for chunk in table.features(rows).split(case.at_once())]).numpy()
+            return case.finite(torch.cat([case.margin(chunk).double().cpu() for chunk in table.features(rows).split(case.at_once())])).numpy()
 
     found = explainer.explain_instance(table.row, margins, num_samples=samples)
     weights = np.zeros(len(case))
@@ -55,7 +55,7 @@ def of_masks(case: Case, samples: int, seed: int) -> Attribution:
     model = LimeBase(lambda distance: np.sqrt(np.exp(-(distance**2) / WIDTH**2)))
     _, weights, r2, _ = model.explain_instance_with_data(present.astype(np.float64), values[:, None], distances, 0, len(case), "none")
     found = torch.zeros(len(case), dtype=torch.float64)
-    for unit, weight in weights:
+    for unit, weight in weights:  # type: ignore[union-attr]
         found[unit] = weight
     return Attribution(found, told={"r2": float(r2)})
 

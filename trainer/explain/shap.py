@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, missing_extra
 from trainer.explain.base import Explainer
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Shap(Explainer):
                 "explain.shap.kind=tree: explains ensembles of trees, and this model is none; take kind=auto, or kind=gradient for a network. "
                 "Trees that are trained beside it are explained by trainer.explain.trees"
             )
+        if self.kind is Algorithm.gradient and find_spec("captum") is None:
+            raise missing_extra("captum", "explain", "explain.shap.kind=gradient")
         if self.evaluations < 4:
             raise ConfigError(f"explain.shap.evaluations={self.evaluations}: must be at least 4")
 

@@ -90,6 +90,8 @@ def play(case: Case, kind: Algorithm, evaluations: int, seed: int) -> Attributio
 def expected_gradients(case: Case, points: int, seed: int) -> Attribution:
     """Gradients times differences, the mean over `points` drawn between the sample and the background.
 
+    They add up to the margin less its mean over the background but for `told["gap"]`, which more points make smaller.
+
     Raises:
         ConfigError: the model has no gradients.
     """
@@ -98,12 +100,14 @@ def expected_gradients(case: Case, points: int, seed: int) -> Attribution:
     case.check_gradients("explain.shap.kind=gradient")
     method, drawn = GradientShap(case.margin), []
     with seeded(case.seed, seed):
-        for first in range(0, points, case.at_once()):
-            rows = case.inputs.expand(min(case.at_once(), points - first), *case.inputs.shape)
+        for first in range(0, points, case.differentiable_rows()):
+            rows = case.inputs.expand(min(case.differentiable_rows(), points - first), *case.inputs.shape)
             found = method.attribute(rows, case.background, n_samples=1)  # its own mean would leave no standard errors
-            drawn.append(case.per_unit(found.detach()))
+            drawn.append(case.finite(case.per_unit(found.detach())))
     each = torch.cat(drawn)
-    return Attribution(each.mean(0), deviation=each.std(0) / points**0.5, told={"evaluations": points, "repetitions": points})
+    values = each.mean(0)
+    gap = float(values.sum()) - (case.all_present() - case.none_present())
+    return Attribution(values, deviation=each.std(0) / points**0.5, told={"evaluations": points, "repetitions": points, "gap": gap})
 
 
 def _exact(game: Game, evaluations: int) -> tuple[float, Sequence[np.ndarray]]:

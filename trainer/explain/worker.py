@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def explain_among(config: Config, start: Path, run_dir: Path, device: torch.devi
         began = time.monotonic()
         if isinstance(part, GlobalExplainer):
             assert isinstance(decisions, TabularDecisions)
-            found: dict[str, Any] = {"importance": _importance(name, part, config, decisions)}
+            found: dict[str, Any] = {"importance": _importance(part, config, decisions)}
         else:
             assert isinstance(part, Explainer)
             every[name] = _explained(name, part, config, decisions, before, indices, checked)
@@ -96,17 +96,23 @@ def _explained(
     name: str, part: Explainer, config: Config, decisions: Decisions, before: nn.Module | None, indices: Sequence[int], checked: set[int]
 ) -> list[dict[str, Any]]:
     """On rank 0 the rows of all samples `indices`, in order, with the evidence of those `checked`; elsewhere this rank's. A collective."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    shown = rank == 0 and config.log.progress
+    with progress(f"explain={name}", len(indices), "decisions") if shown else nullcontext(lambda done: None) as advance:
+        mine = []
+        for index in indices[rank::world]:
+            mine.append(rows.of(part, decisions, before, index, config.train.seed, index in checked))
+            advance(min(world, len(indices) - world * (len(mine) - 1)))
+    return sorted(_gathered(mine), key=lambda row: row["sample"])
 
-    def one(index: int) -> dict[str, Any]:
-        return rows.of(part, decisions, before, index, config.train.seed, index in checked)
 
-    return sorted(_shared(name, "decisions", config, list(indices), one), key=lambda row: row["sample"])
-
-
-def _importance(name: str, part: GlobalExplainer, config: Config, decisions: TabularDecisions) -> dict[str, Any]:
+def _importance(part: GlobalExplainer, config: Config, decisions: TabularDecisions) -> dict[str, Any]:
     """On rank 0 by column how much each metric gets worse without it. A collective."""
     names, _ = decisions.units
-    found = _shared(name, "columns", config, list(range(len(names))), lambda unit: part.importance(decisions, [unit], config.train.seed))
+    mine = range(len(names))[dist.get_rank() :: dist.get_world_size()]
+    found = _gathered([part.importance(decisions, mine, config.train.seed)] if mine else [])
+    if dist.get_rank() != 0:
+        return {}
     whole = joined(found)
     worse = {
         metric: {
@@ -118,16 +124,9 @@ def _importance(name: str, part: GlobalExplainer, config: Config, decisions: Tab
     return {"samples": whole.samples, "metrics": whole.whole, "worse": worse}
 
 
-def _shared(name: str, unit: str, config: Config, work: list[Any], do: Callable[[Any], Any]) -> list[Any]:
-    """`do` of every item of `work`, of which each rank takes every world-th: all results on rank 0, its own elsewhere. A collective."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    shown = rank == 0 and config.log.progress
-    with progress(f"explain={name}", len(work), unit) if shown else nullcontext(lambda done: None) as advance:
-        mine = []
-        for item in work[rank::world]:
-            mine.append(do(item))
-            advance(min(world, len(work) - world * (len(mine) - 1)))
-    gathered: list[list[Any]] | None = [[] for _ in range(world)] if rank == 0 else None
+def _gathered(mine: list[Any]) -> list[Any]:
+    """On rank 0 the results of all ranks, in the order of ranks; elsewhere its own. A collective."""
+    gathered: list[list[Any]] | None = [[] for _ in range(dist.get_world_size())] if dist.get_rank() == 0 else None
     dist.gather_object(mine, gathered)
     return mine if gathered is None else [result for of_rank in gathered for result in of_rank]
 
