@@ -73,7 +73,7 @@ def test_right_ones_pass(explainer: Explainer, judged: set[str], seed: int):
         (Magnitude(), {*ORDER, SANITY}),
         (Changed(right=Kernel()), {*ORDER, TRUTH}),
         (Changed(right=Kernel(), how="negated"), {*ORDER, TRUTH}),
-        (Lime(samples=5), {FAITHFUL, SEEDS}),
+        (Lime(samples=5), {SEEDS}),  # of few columns it finds the first ones, and its R2 is good
         (Kernel(samples=30), {TRUTH}),
         (Orders(orders=10, wrong_deviation=0.3), {TRUTH, COVERAGE}),
         (Unrepeatable(), {REPEAT}),
