@@ -63,6 +63,11 @@ def test_agreement():
     assert agreement.between({"a": one}) == []
 
 
+def test_the_order_of_what_does_not_matter_is_not_compared():
+    (check,) = agreement.between({"a": [[9.0, 0.1, 0.2, -0.3, 0.4]], "b": [[8.0, 0.4, -0.3, 0.2, 0.1]]})
+    assert check.value == pytest.approx(1)
+
+
 def test_reasons_after_compression():
     before = [[1.0, -2, 3, 4]] * 3
     (kept,) = agreement.compressed(before, [[1.1, -2, 3.1, 4.2]] * 3)
