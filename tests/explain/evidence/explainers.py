@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,14 +14,9 @@ from trainer.explain.base import Explainer
 from trainer.explain.case import Attribution, Case
 
 
-def game(case: Case):
-    """`case.value` for numpy arrays of 0 and 1."""
-    return lambda rows: case.value(torch.from_numpy(np.atleast_2d(rows) > 0.5)).numpy()
-
-
 @dataclass(kw_only=True)
 class Orders(Explainer):
-    """Shapley values as the mean over orders of what each unit adds: all orders of up to 5 units, else `orders` random ones and their reverses."""
+    """Shapley values as the mean of what each unit adds over `orders` random orders and their reverses, with standard errors."""
 
     name: ClassVar[str] = "orders"
     orders: int = 400
@@ -38,68 +33,52 @@ class Orders(Explainer):
         return True
 
     def explain(self, case: Case, seed: int) -> Attribution:
-        units = len(case)
-        generator = torch.Generator().manual_seed(seed)
-        if units <= 5:
-            orders = [torch.tensor(order) for order in itertools.permutations(range(units))]
-        else:
-            orders = [each for _ in range(self.orders) for each in [torch.randperm(units, generator=generator)] for each in (each, each.flip(0))]
+        units, generator = len(case), torch.Generator().manual_seed(seed)
+        orders = [each for _ in range(self.orders) for each in _both_ways(torch.randperm(units, generator=generator))]
         present = torch.stack(orders).argsort(1).unsqueeze(1) < torch.arange(units + 1).view(1, -1, 1)
         values = case.value(present.flatten(0, 1)).view(len(orders), units + 1)
         added = torch.zeros(len(orders), units, dtype=torch.float64).scatter_(1, torch.stack(orders), values.diff(dim=1))
-        pairs = added if units <= 5 else added.view(-1, 2, units).mean(1)  # an order and its reverse are not independent
-        deviation = torch.zeros(units, dtype=torch.float64) if units <= 5 else pairs.std(0) / len(pairs) ** 0.5
+        pairs = added.view(-1, 2, units).mean(1)  # an order and its reverse are not independent
+        deviation = pairs.std(0) / len(pairs) ** 0.5
         return Attribution(added.mean(0), float(values[0, 0]), deviation * self.wrong_deviation)
+
+
+def _both_ways(order: Tensor) -> tuple[Tensor, Tensor]:
+    return order, order.flip(0)
 
 
 @dataclass(kw_only=True)
 class Kernel(Explainer):
-    """shap's KernelExplainer on the game, with so many samples."""
+    """Shapley values as a weighted regression on coalitions (KernelSHAP, arXiv:1705.07874, theorem 2): exact on all of them, wrong on too few."""
 
     name: ClassVar[str] = "kernel"
-    samples: int = 60
-    claims: bool = True
+    samples: int | None = None
 
     def is_additive(self) -> bool:
         return True
 
     def is_shapley(self) -> bool:
-        return self.claims
+        return True
 
     def is_random(self) -> bool:
-        return True
+        return self.samples is not None
 
     def explain(self, case: Case, seed: int) -> Attribution:
-        import shap
-
-        np.random.seed(seed % 2**32)
-        explainer = shap.KernelExplainer(game(case), np.zeros((1, len(case))), silent=True)
-        values = explainer.shap_values(np.ones((1, len(case))), nsamples=self.samples, l1_reg=False, silent=True)
-        return Attribution(torch.from_numpy(np.asarray(values, np.float64).reshape(-1)), case.none_present())
-
-
-@dataclass(kw_only=True)
-class Exact(Explainer):
-    """shap's ExactExplainer on the game."""
-
-    name: ClassVar[str] = "exact"
-
-    def is_additive(self) -> bool:
-        return True
-
-    def is_shapley(self) -> bool:
-        return True
-
-    def explain(self, case: Case, seed: int) -> Attribution:
-        import shap
-
-        found = shap.explainers.Exact(game(case), shap.maskers.Independent(np.zeros((1, len(case)))))(np.ones((1, len(case))))
-        return Attribution(torch.from_numpy(np.asarray(found.values, np.float64).reshape(-1)), case.none_present())
+        units = len(case)
+        present = torch.tensor(list(itertools.product([False, True], repeat=units)))[1:-1]
+        present = present[torch.randperm(len(present), generator=torch.Generator().manual_seed(seed))[: self.samples]]
+        size = present.sum(1)
+        weight = torch.tensor([(units - 1) / (math.comb(units, s) * s * (units - s)) for s in size.tolist()], dtype=torch.float64)
+        base, z = case.none_present(), present.double()
+        total = case.all_present() - base  # the last value is what the others leave of it
+        x, y = z[:, :-1] - z[:, -1:], case.value(present) - base - z[:, -1] * total
+        first = torch.linalg.lstsq(weight.sqrt().unsqueeze(1) * x, (weight.sqrt() * y).unsqueeze(1), driver="gelsd").solution[:, 0]
+        return Attribution(torch.cat([first, total - first.sum(0, keepdim=True)]), base)
 
 
 @dataclass(kw_only=True)
 class Lime(Explainer):
-    """LIME (arXiv:1602.04938) on the game: weighted ridge regression of the margin on `samples` random coalitions, in scikit-learn."""
+    """LIME (arXiv:1602.04938) on the game: weighted ridge regression of the margin on `samples` random coalitions, solved in closed form."""
 
     name: ClassVar[str] = "lime"
     samples: int = 1000
@@ -108,15 +87,14 @@ class Lime(Explainer):
         return True
 
     def explain(self, case: Case, seed: int) -> Attribution:
-        from sklearn.linear_model import Ridge
-
         present = torch.rand(self.samples, len(case), generator=torch.Generator().manual_seed(seed)) < 0.5
         present[0] = True
         kept = present.double().mean(1)
         weights = torch.exp(-((1 - kept.sqrt()) ** 2) / 0.25**2)
-        x, y = present.double().numpy(), case.value(present).numpy()
-        fit = Ridge(1.0).fit(x, y, weights.numpy())
-        return Attribution(torch.from_numpy(fit.coef_), told={"r2": float(fit.score(x, y, weights.numpy()))})
+        weights, x, y = weights / weights.sum(), present.double(), case.value(present)
+        x, y = x - weights @ x, y - weights @ y  # the intercept is not shrunk
+        slopes = torch.linalg.solve(x.T @ (weights.unsqueeze(1) * x) + torch.eye(len(case)) / 1e3 / self.samples, x.T @ (weights * y))
+        return Attribution(slopes, told={"r2": float(1 - weights @ (y - x @ slopes) ** 2 / (weights @ y**2))})
 
 
 @dataclass(kw_only=True)
@@ -185,3 +163,27 @@ class Changed(Explainer):
             if not bool((order == torch.arange(len(values))).any()):
                 return values[order]
             seed += 1_000_003
+
+
+@dataclass(kw_only=True)
+class InputNoise(Explainer):
+    """Random numbers that another input changes."""
+
+    name: ClassVar[str] = "input noise"
+
+    def explain(self, case: Case, seed: int) -> Attribution:
+        drawn = int(case.inputs.double().sum() * 1e6) % 2**31
+        return Attribution(torch.randn(len(case), generator=torch.Generator().manual_seed(drawn), dtype=torch.float64))
+
+
+@dataclass(kw_only=True)
+class Unrepeatable(Explainer):
+    """LIME as it is used: its random state goes on from call to call."""
+
+    name: ClassVar[str] = "unrepeatable"
+
+    def is_random(self) -> bool:
+        return True
+
+    def explain(self, case: Case, seed: int) -> Attribution:
+        return Lime(samples=100).explain(case, int(torch.randint(2**31, ())))

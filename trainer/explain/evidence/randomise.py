@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,8 @@ def stages(names: Sequence[str], most: int) -> list[list[str]]:
     backwards = list(reversed(names))
     if len(backwards) <= most:
         return [[name] for name in backwards]
-    size = math.ceil((len(backwards) - 1) / (most - 1))
-    return [backwards[:1], *(backwards[start : start + size] for start in range(1, len(backwards), size))]
+    bounds = [1 + number * (len(backwards) - 1) // (most - 1) for number in range(most)]
+    return [backwards[:1], *(backwards[start:end] for start, end in pairwise(bounds))]
 
 
 @torch.no_grad()

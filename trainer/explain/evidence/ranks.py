@@ -7,6 +7,7 @@ from torch import Tensor
 
 NOISE = 1e-6  # of the largest magnitude: values that are nearer than this differ by rounding alone, and have one rank
 TOP = 5
+MATTERS = 0.1  # of the largest magnitude: the order of values below it is noise, of right methods as well
 
 
 def ranks(values: Tensor) -> Tensor:
@@ -23,6 +24,11 @@ def rank_correlation(one: Tensor, other: Tensor) -> float:
     if spread == 0:
         return float(float(a.norm()) == float(b.norm()))
     return float(a @ b) / spread
+
+
+def mattering(values: Tensor) -> Tensor:
+    """`values`, with 0 for those that hardly matter beside the largest."""
+    return torch.where(values.abs() < MATTERS * values.abs().max(), 0.0, values)
 
 
 def top(values: Tensor) -> set[int]:

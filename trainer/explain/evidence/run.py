@@ -34,7 +34,7 @@ def measured(explainer: Explainer, decisions: Decisions, case: Case, attribution
     counted = count.of(case)
     found["truth"] = truth.measured(counted, attribution)
     found["faithfulness"] = faithfulness.measured(counted, attribution.values, generator)
-    if kind is Kind.text:
+    if kind is Kind.text and found["faithfulness"]:
         found["text"] = text.measured(counted, attribution.values, generator)
     coalitions = count.inputs
     found["stability"] = stability.measured(explainer, counted, attribution, seed)

@@ -59,8 +59,7 @@ def judged(found: Sequence[Found]) -> list[Check]:
     worst = max(told, key=lambda values: mean(values) or 0.0, default=[])
     last = mean(absolute[-1]) if absolute else None
     value = mean(worst)
-    enough = value is not None and last is not None and len(worst) >= SAMPLES
-    passed = value < ALIKE and last < SAME if enough else None
+    passed = None if value is None or last is None or len(worst) < SAMPLES else value < ALIKE and last < SAME
     details = {
         f"{name}: {layer}": centre
         for name, by in (("signed", signed), ("absolute", absolute))

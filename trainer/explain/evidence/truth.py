@@ -13,6 +13,8 @@ from trainer.explain.case import Attribution, Case
 from trainer.explain.evidence.budget import TRUTH_UNITS as UNITS
 from trainer.explain.evidence.check import Check, Found, check, interval, mean, numbers
 
+ROUNDING = 1e-6
+"""Of the margin: what fp32 may be wrong by."""
 ERROR = 0.01
 GAP = 0.05
 
@@ -30,16 +32,21 @@ def shapley(case: Case) -> Tensor:
 
 def measured(case: Case, attribution: Attribution) -> dict[str, Any]:
     """The efficiency gap; and for `UNITS` units or fewer the distance from the Shapley values."""
-    values = attribution.values
+    values, whole = attribution.values, case.all_present()
     base = case.none_present() if attribution.base is None else attribution.base
-    gap = abs(base + float(values.sum()) - case.all_present())
-    size = float(values.abs().sum())
-    found: dict[str, Any] = {"gap": gap, "relative_gap": gap / size if size else None, "shapley": None}
+    rounding = ROUNDING * max(abs(base), abs(whole))
+    gap = abs(base + float(values.sum()) - whole)
+    found: dict[str, Any] = {"gap": gap, "relative_gap": _share(gap, max(float(values.abs().sum()), abs(whole - base)), rounding), "shapley": None}
     if len(case) <= UNITS:
         true = shapley(case)
-        norm = float(true.norm())
-        found |= {"shapley": true.tolist(), "largest": float((values - true).abs().max()), "error": float((values - true).norm()) / norm if norm else None}
+        apart = values - true
+        found |= {"shapley": true.tolist(), "largest": float(apart.abs().max()), "error": _share(float(apart.norm()), float(true.norm()), rounding)}
     return found
+
+
+def _share(error: float, size: float, rounding: float) -> float:
+    """`error` as a share of `size`, neither of which is known better than to `rounding`."""
+    return 0.0 if error <= rounding else error / max(size, rounding)
 
 
 def judged(found: Sequence[Found]) -> list[Check]:
