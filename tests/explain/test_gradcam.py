@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.explain.test_image import WORDS, Corner, decisions, detected, page, picture
+from tests.explain.test_image import WORDS, decisions, detected, page, picture
 from trainer.compress.form import replace
 from trainer.compress.quantized import Int8
 from trainer.errors import ConfigError
@@ -61,18 +61,6 @@ def test_the_map_is_the_paper_s(layer, pixels):
     full = F.interpolate(wanted[None, None], (12, 12), mode="bilinear", align_corners=False)[0, 0].double()
     for number, value in enumerate(found.values.tolist()):
         assert value == pytest.approx(float(full[case.unit_of[0] == number].mean()), abs=1e-6)
-
-
-def test_what_a_model_does_not_see_is_cold():
-    class Seen(Corner):
-        def forward(self, x: Tensor) -> Tensor:
-            features = self.conv(x).relu()
-            half = x.shape[2] // 2
-            return self.head(features[:, :, :half, :half].mean((2, 3)))
-
-    case = decisions(Seen(), torch.cat([picture(1, 6, 12), torch.zeros(1, 6, 12)], 1), regions=9).case(0)
-    values = GradCam(layer="conv").explain(case, 0).values
-    assert float(values.max()) > 0
 
 
 def test_the_last_convolution_or_block_of_them_is_taken():

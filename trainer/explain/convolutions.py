@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.compress.form import CompressedLayer
 from trainer.errors import ConfigError
+from trainer.explain.calls import calls
 
 
 def is_convolution(module: nn.Module) -> bool:
@@ -25,22 +24,9 @@ def last_convolution(module: nn.Module, forward: Callable[[], object], coarsest:
     Raises:
         ConfigError: there is none.
     """
-    ended: list[tuple[nn.Module, Tensor]] = []
-
-    def note(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4:
-            ended.append((layer, output))
-
-    handles = [layer.register_forward_hook(note) for layer in module.modules() if _convolves(layer)]
-    outputs: list[Any] = []
-    handles.append(module.register_forward_hook(lambda layer, args, output: outputs.append(output)))
-    try:
-        with torch.no_grad():
-            forward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    inner = [(layer, output[0, 0].numel()) for layer, output in ended if layer is not module and all(output is not one for one in outputs)]
+    ended = calls([("", module), *((name, layer) for name, layer in module.named_modules() if name and _convolves(layer))], forward)
+    outputs = [call.output for call in ended if call.layer is module]
+    inner = [(call.layer, call.output[0, 0].numel()) for call in ended if call.output.ndim == 4 and all(call.output is not one for one in outputs)]
     least = min((pixels for _, pixels in inner), default=0)
     for layer, pixels in reversed(inner):
         if not coarsest or pixels == least:

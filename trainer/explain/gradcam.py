@@ -62,14 +62,13 @@ class GradCam(Explainer):
 
         from trainer.explain.convolutions import last_convolution
 
-        if case.module is None:
-            raise ConfigError("explain=gradcam: the case does not say which model decides")
+        assert case.module is not None
         inputs = case.inputs.unsqueeze(0)
         in_box = case.box is not None
         layer = case.module.get_submodule(self.layer) if self.layer else last_convolution(case.module, lambda: case.margin(inputs), in_box)
         try:
             found = (LayerGradientXActivation if in_box else LayerGradCam)(case.margin, layer).attribute(inputs)
-        except (RuntimeError, AssertionError, IndexError, KeyError, TypeError, AttributeError) as error:
+        except (RuntimeError, AssertionError) as error:  # it is not called, or nothing that has a gradient comes of it
             raise ConfigError(f"explain.gradcam.layer={self.layer}: gives no picture that the outputs have a gradient of: {error}") from error
         if not isinstance(found, torch.Tensor) or found.ndim != 4:
             raise ConfigError(f"explain.gradcam.layer={self.layer}: gives no (channels, height, width); take a convolution")

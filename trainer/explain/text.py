@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainer.data.base import IGNORE, Sample, Samples
 from trainer.errors import ConfigError
+from trainer.explain.calls import calls
 from trainer.explain.case import Case, in_chunks, log_odds
 from trainer.explain.decisions import Decisions
 
@@ -147,21 +148,13 @@ def embedding_layer(forward: Callable[[], object], module: nn.Module, ids: Tenso
     Raises:
         ConfigError: there is none, or several, which could not all be replaced by one.
     """
-    found: dict[str, nn.Module] = {}
-
-    def note(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        takes = any(isinstance(value, Tensor) and value.shape == ids.shape and torch.equal(value, ids) for value in (*args, *kwargs.values()))
-        if takes and isinstance(output, Tensor) and output.is_floating_point() and output.shape[:2] == ids.shape and output.ndim == 3:
-            found[name] = layer
-
     leaves = [(name, layer) for name, layer in module.named_modules() if not any(True for _ in layer.children())]
-    handles = [layer.register_forward_hook(partial(note, name), with_kwargs=True) for name, layer in leaves]
-    try:
-        with torch.no_grad():
-            forward()
-    finally:
-        for handle in handles:
-            handle.remove()
+    found = {
+        call.name: call.layer
+        for call in calls(leaves, forward)
+        if any(isinstance(value, Tensor) and value.shape == ids.shape and torch.equal(value, ids) for value in call.given)
+        and (call.output.is_floating_point() and call.output.ndim == 3 and call.output.shape[:2] == ids.shape)
+    }
     if len(found) != 1:
         told = f"has several ({', '.join(found)})" if found else "has none"
         raise ConfigError(
