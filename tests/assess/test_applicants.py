@@ -24,10 +24,10 @@ def run_dir(tmp_path) -> Path:
     return tmp_path
 
 
-def explain(run_dir: Path, samples: list[int], sign: float = 1.0, off: float = 0.0) -> None:
+def explain(run_dir: Path, samples: list[int], sign: float = 1.0, off: float = 0.0, name: str = "shap") -> None:
     (run_dir / "explain").mkdir(exist_ok=True)
     rows = [{"sample": i, "margin": sign * i + off, "units": ["amount", "job"], "values": [sign * 1.5, sign * -0.5]} for i in samples]
-    (run_dir / "explain" / "shap.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run_dir / "explain" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_without_an_explanation_they_are_shown_without_reasons(run_dir):
@@ -53,6 +53,20 @@ def test_an_explanation_of_another_model_is_not_taken(run_dir):
     explain(run_dir, [2, 4, 6], off=0.5)
     found = told(run_dir, FOUND)
     assert [one.explained for one in found.shown] == [False, False, False]
+
+
+def test_of_several_explainers_it_is_the_one_that_failed_fewest_checks_and_its_failures_are_told(run_dir):
+    for name in ("lime", "shap"):
+        explain(run_dir, [2, 4, 6], name=name)
+    assert "what lime says" in told(run_dir, FOUND).note
+    checks = {"lime": [{"name": "efficiency", "passed": True}, {"name": "faithfulness", "passed": False}, {"name": "other", "passed": None}]}
+    path = run_dir / "explain" / "explain.json"
+    path.write_text(json.dumps({"explainers": {name: {"checks": each} for name, each in checks.items()}}))
+    found = told(run_dir, FOUND)
+    assert "what shap says" in found.note
+    assert found.warning == ""
+    (run_dir / "explain" / "shap.jsonl").unlink()
+    assert told(run_dir, FOUND).warning == "Do not rely on them: lime has failed its checks (faithfulness)."
 
 
 def test_nobody_is_shown_where_nobody_is_refused_or_asked_for(run_dir):

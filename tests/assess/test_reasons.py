@@ -30,8 +30,8 @@ def test_what_is_usual():
             3000.0,
             "the credit amount, 3,000, is not unusual (half of all are between 1,500 and 3,000), and counts against this applicant with all the rest",
         ),
-        ("account", "little", "the account is “little”: of 3 such applicants 66.7% defaulted, of all 60.0%"),
-        ("account", "strange", "the account is “strange”, which too few before stated to compare"),
+        ("account", "little", "“little” as account: of 3 such applicants 66.7% defaulted, of all 60.0%"),
+        ("account", "strange", "“strange” as account, which too few before stated to compare"),
     ],
 )
 def test_in_words(column, value, words):

@@ -16,9 +16,11 @@ from tests.assess import small
 from tests.commands import run_without_torch
 from trainer.__main__ import train
 from trainer.assess import bars
+from trainer.assess import run as assessing
 from trainer.assess.told import NEURAL, assessment
 from trainer.cli import main
 from trainer.data.tabular import Tabular
+from trainer.errors import RunError
 from trainer.posttrain.__main__ import main as posttrain
 from trainer.posttrain.load import load
 
@@ -87,8 +89,6 @@ def test_the_decisions_are_the_model_s_and_the_rows_those_of_the_file(trained):
 
 def test_the_threshold_is_chosen_on_other_people(copied, monkeypatch):
     """With the labels of the evaluation split turned round, every threshold is the same."""
-    from trainer.assess import run as assessing
-
     table = assessing._table
     loaded = load(copied)
     config = loaded.config
@@ -166,6 +166,21 @@ def test_other_data_than_the_model_learned_from_is_refused(trained, capsys):
     assert capsys.readouterr().err.startswith("error: data: is not what the model was trained on; leave data.* as the run has it")
 
 
+def test_a_model_that_gives_no_numbers_is_not_assessed(trained):
+    loaded = load(trained)
+    for parameter in loaded.module.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(RunError, match="assess: the model gives no finite number for 3 of 3 rows"):
+        assessing._margins(loaded, loaded.config.data.open("eval"), np.arange(3), 1)
+
+
+def test_of_few_people_nothing_is_said(copied, capsys):
+    assert posttrain([str(copied), *small.ASSESS, "posttrain.evaluation_samples=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "By sex, the shares accepted cannot be compared: fewer than two groups have at least 30 people." in shown
+    assert "rows 2 were taken" in (copied / "report.html").read_text()
+
+
 def test_a_compressed_model_is_assessed_where_it_is(copied):
     assert posttrain([str(copied), "compress=[prune]", "compress.prune.sparsity=0.3", "posttrain.latency_pairs=0", *small.ASSESS]) == 0
     (made,) = (path for path in (copied / "compressed").iterdir() if path.is_dir())
@@ -214,7 +229,8 @@ def test_bad_input_is_said_before_anything_is_trained(tmp_path, capsys, override
     [
         (lambda i, is_eval: "abc"[i % 3], "has 3 classes ('a', 'b', 'c') in the training split"),
         (lambda i, is_eval: "a", "has one class ('a') in the training split"),
-        (lambda i, is_eval: "a" if is_eval else "ab"[i % 2], "rows of the eval split of"),
+        (lambda i, is_eval: "a" if is_eval else "ab"[i % 2], " 0 are of the class 'b', where at least 1 are needed; take more rows, or another split"),
+        (lambda i, is_eval: "b" if is_eval or i < 4 else "a", "are of the class 'b', where at least 5 are needed"),
     ],
 )
 def test_classes_that_make_no_decision(tmp_path, capsys, classes, said):

@@ -8,6 +8,7 @@ from trainer.assess.told import NEURAL, amount, bar_verdict, calibration_verdict
 
 NOTHING = (-0.01, 0.01)
 KNOBS = {"smallest_group": 30, "largest_difference": 0.1}
+MANY = {"knobs": KNOBS, "evaluation": {"people": 100, "defaults": 30}}
 
 
 def estimate(low: float, high: float) -> dict:
@@ -16,7 +17,7 @@ def estimate(low: float, high: float) -> dict:
 
 def compared(auc: tuple[float, float], brier: tuple[float, float]) -> dict:
     """The differences of the neural network from the simple model."""
-    return {"models": {"logistic regression": {"metrics": {"auc/difference": estimate(*auc), "brier/difference": estimate(*brier)}}}}
+    return {**MANY, "models": {"logistic regression": {"metrics": {"auc/difference": estimate(*auc), "brier/difference": estimate(*brier)}}}}
 
 
 @pytest.mark.parametrize(
@@ -38,9 +39,17 @@ def test_the_bar(auc, brier, state, words):
     assert said.words.startswith(words)
 
 
+@pytest.mark.parametrize(("defaults", "few"), [(29, "only 29 of 100 applicants default"), (71, "only 29 of 100 applicants pay back")])
+def test_models_are_not_compared_on_too_few(defaults, few):
+    found = {**compared((0.01, 0.03), NOTHING), "evaluation": {"people": 100, "defaults": defaults}}
+    assert bar_verdict(found, "logistic regression") == ("unsure", f"Whether the neural network beats logistic regression cannot be told: {few}.")
+    found["models"][NEURAL] = {"metrics": {"ece": estimate(0, 0)}, "exact_ece": 1.0}
+    assert calibration_verdict(found) == ("unsure", f"Whether its probabilities are right cannot be told: {few}.")
+
+
 @pytest.mark.parametrize(("error", "state"), [(0.02, "good"), (0.031, "bad")])
 def test_calibration(error, state):
-    assert calibration_verdict({"models": {NEURAL: {"metrics": {"ece": estimate(error, error)}, "exact_ece": 0.03}}}).state == state
+    assert calibration_verdict({**MANY, "models": {NEURAL: {"metrics": {"ece": estimate(error, error)}, "exact_ece": 0.03}}}).state == state
 
 
 @pytest.mark.parametrize(

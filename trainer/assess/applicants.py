@@ -1,7 +1,8 @@
 """The refused applicants that a report shows, with the reasons that an explanation gives. Nothing here imports torch.
 
 An explanation is a file RUN_DIR/explain/NAME.jsonl with one object a line for each explained sample of the evaluation split: "sample", its
-number; "margin", the log-odds that were explained; "units", the columns; and "values", what each adds to those log-odds.
+number; "margin", the log-odds that were explained; "units", the columns; and "values", what each adds to those log-odds. Beside it,
+explain.json says under "explainers", NAME, "checks" which of its checks, each with a "name", has "passed", or not (false).
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trainer.assess.reasons import Reason, reason_codes
 from trainer.assess.told import ASSESSED, DECISIONS
 
-EXPLAINED = "explain"
+EXPLAINED, CHECKED = "explain", "explain.json"
 SAME = 1e-3  # log-odds: of one decision, computed in batches of other sizes
 
 
@@ -42,6 +43,7 @@ class Told:
 
     shown: list[Applicant]
     note: str
+    warning: str = ""
 
 
 def told(run_dir: Path, found: Mapping[str, Any]) -> Told:
@@ -54,11 +56,10 @@ def told(run_dir: Path, found: Mapping[str, Any]) -> Told:
     if not signed:
         return Told(_some(refused, knobs["refused"]), "Why is not known: no explanation of these decisions is in the run directory.")
     shown = _some([one for one in refused if one.sample in signed], knobs["refused"])
-    given = [
-        Applicant(**{**vars(one), "explained": True, "reasons": reason_codes(signed[one.sample], one.stated, found["usual"], knobs["reasons"])})
-        for one in shown
-    ]
-    return Told(given, f"Reasons are what {name} says of the model's log-odds of default. They say what moved this model, not what caused a default.")
+    given = [replace(one, explained=True, reasons=reason_codes(signed[one.sample], one.stated, found["usual"], knobs["reasons"])) for one in shown]
+    note = f"Reasons are what {name} says of the model's log-odds of default. They say what moved this model, not what caused a default."
+    failed = _failed(run_dir / EXPLAINED, name)
+    return Told(given, note, f"Do not rely on them: {name} has failed its checks ({', '.join(failed)})." if failed else "")
 
 
 def _refused(path: Path, usual: Mapping[str, Mapping[str, Any]]) -> Iterator[Applicant]:
@@ -85,18 +86,26 @@ def _some(refused: Sequence[Applicant], most: int) -> list[Applicant]:
 
 
 def _explained(place: Path, margins: Mapping[int, float]) -> tuple[str, dict[int, dict[str, float]]]:
-    """(the first explainer in `place` that explains samples of `margins`, and for each of them what each column adds to the log-odds of default).
+    """(an explainer in `place` of samples of `margins`, of those the one that failed fewest checks, and for each of them what each column adds).
 
     The log-odds of the other class are explained with the other sign; other log-odds are of another model, and not taken.
     """
-    for path in sorted(place.glob("*.jsonl")):
+    for path in sorted(place.glob("*.jsonl"), key=lambda path: (len(_failed(place, path.stem)), path.stem)):
         signed: dict[int, dict[str, float]] = {}
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            wanted = margins.get(row["sample"])
+            wanted = margins.get(row.get("sample"))
             for sign in (1, -1):
                 if wanted is not None and abs(sign * row["margin"] - wanted) <= SAME * (1 + abs(wanted)):
                     signed[row["sample"]] = {name: sign * value for name, value in zip(row["units"], row["values"], strict=True)}
         if signed:
             return path.stem, signed
     return "", {}
+
+
+def _failed(place: Path, name: str) -> list[str]:
+    """The checks that the explainer `name` has failed."""
+    if not (place / CHECKED).is_file():
+        return []
+    found = json.loads((place / CHECKED).read_text(encoding="utf-8"))["explainers"].get(name, {})
+    return [check["name"] for check in found.get("checks", []) if check["passed"] is False]

@@ -31,7 +31,7 @@ class Assess(Part):
     """Columns of the file, features of the model or not, whose groups of people are compared. One that holds numbers is cut where you say:
     [sex, {age: [25, 60]}] compares people under 25, from 25 to under 60, and of 60 and over."""
     smallest_group: int = 30
-    """A group with fewer people in the evaluation split, or fewer who pay back, is shown but not judged."""
+    """A group with fewer people in the evaluation split, or fewer who pay back, is shown but not judged; nor are models with fewer defaults there."""
     largest_difference: float = 0.1
     """Between the shares of two groups that are accepted: a larger one, if it is no chance, is told as a failure."""
     refused: int = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainer.assess.bars import FOLDS
 from trainer.assess.groups import grouped
 from trainer.data.tabular import Tabular, Task
 from trainer.errors import ConfigError
@@ -33,15 +34,27 @@ def check(config: Config) -> None:
     if len(names) != 2:
         raise ConfigError(f"{NEEDS} data.target={data.target} of {data.path} has {_counted(names)} in the training split")
     default_class(part, splits["train"])
-    for split, samples in splits.items():
-        first = int(samples[0]["labels"])
-        if all(int(samples[i]["labels"]) == first for i in range(len(samples))):
+    for (split, samples), least in zip(splits.items(), (FOLDS, 1), strict=True):
+        counts = _counts(samples, least)
+        if min(counts) < least:
+            rare = counts.index(min(counts))
             raise ConfigError(
-                f"{NEEDS} all {len(samples):,} rows of the {split} split of {data.path} are of the class {names[first]!r}; take more rows, or another split"
+                f"{NEEDS} of the {len(samples):,} rows of the {split} split of {data.path} {counts[rare]} are of the class {names[rare]!r}, where at least "
+                f"{least} are needed; take more rows, or another split"
             )
     columns = part.columns()
     for name, values in data.open_whole("eval").raw(list(columns)).items():
         grouped(name, values, columns[name])
+
+
+def _counts(samples: Samples, enough: int) -> list[int]:
+    """How many samples are of each of the two classes, counted until there are `enough` of both."""
+    counts = [0, 0]
+    for i in range(len(samples)):
+        counts[int(samples[i]["labels"])] += 1
+        if min(counts) >= enough:
+            break
+    return counts
 
 
 def class_names(samples: Samples) -> list[str]:

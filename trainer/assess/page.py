@@ -138,7 +138,8 @@ def _refused(found: Mapping[str, Any], applicants: Told) -> str:
         return '<h3>Refused applicants</h3><p class="note">Nobody is refused.</p>' if found["knobs"]["refused"] else ""
     threshold = found["decisions"][NEURAL]["threshold"]
     cards = "".join(_card(one, threshold, found["features"]) for one in applicants.shown)
-    return f'<h3>Refused applicants, and why</h3><p class="note">{_escape(applicants.note)}</p><div class="cards">{cards}</div>'
+    warning = f'<ul class="verdicts">{_item("bad", applicants.warning)}</ul>' if applicants.warning else ""
+    return f'<h3>Refused applicants, and why</h3><p class="note">{_escape(applicants.note)}</p>{warning}<div class="cards">{cards}</div>'
 
 
 def _card(one: Applicant, threshold: float, features: Sequence[str]) -> str:

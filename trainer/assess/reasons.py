@@ -57,22 +57,24 @@ def reason_codes(attributions: Mapping[str, float], applicant: Mapping[str, Any]
 
 def in_words(column: str, value: Any, usual: Mapping[str, Any]) -> str:
     """Why the value of a column that speaks against an applicant may do so; without a full stop."""
-    name = f"the {column.replace('_', ' ')}"
+    plain = column.replace("_", " ")
     if value is None:
-        return f"{name} is not stated"
+        return f"the {plain} is not stated"
     if "median" not in usual:
-        return _category(name, str(value), usual)
+        return _category(plain, str(value), usual)
     median, low, high = (number(usual[key]) for key in ("median", "low", "high"))
     if usual["low"] <= value <= usual["high"]:
-        return f"{name}, {number(value)}, is not unusual (half of all are between {low} and {high}), and counts against this applicant with all the rest"
-    return f"{name}, {number(value)}, is {'higher' if value > usual['high'] else 'lower'} than usual (median {median}, half of all between {low} and {high})"
+        return f"the {plain}, {number(value)}, is not unusual (half of all are between {low} and {high}), and counts against this applicant with all the rest"
+    return (
+        f"the {plain}, {number(value)}, is {'higher' if value > usual['high'] else 'lower'} than usual (median {median}, half of all between {low} and {high})"
+    )
 
 
-def _category(name: str, value: str, usual: Mapping[str, Any]) -> str:
+def _category(plain: str, value: str, usual: Mapping[str, Any]) -> str:
     if value not in usual["people"]:
-        return f"{name} is “{value}”, which too few before stated to compare"
+        return f"“{value}” as {plain}, which too few before stated to compare"
     people, share = usual["people"][value], usual["defaults"][value]
-    return f"{name} is “{value}”: of {people:,} such applicants {share:.1%} defaulted, of all {usual['all']:.1%}"
+    return f"“{value}” as {plain}: of {people:,} such applicants {share:.1%} defaulted, of all {usual['all']:.1%}"
 
 
 def number(value: float) -> str:

@@ -56,8 +56,18 @@ def better(metric: str, difference: Estimate) -> int:
     return (1 if low > 0 else -1) * (1 if metric in HIGHER_IS_BETTER else -1)
 
 
+def too_few(found: Mapping[str, Any]) -> str:
+    """In words, that so few applicants default, or do not, that models cannot be compared; empty where they can."""
+    people = found["evaluation"]
+    of_each = {"default": people["defaults"], "pay back": people["people"] - people["defaults"]}
+    rare = min(of_each, key=lambda what: of_each[what])
+    return f"only {of_each[rare]} of {people['people']:,} applicants {rare}" if of_each[rare] < found["knobs"]["smallest_group"] else ""
+
+
 def bar_verdict(found: Mapping[str, Any], bar: str) -> Verdict:
     """Whether the neural network beats the model `bar`: surely better by one of `JUDGED`, and by none surely worse."""
+    if few := too_few(found):
+        return Verdict("unsure", f"Whether the neural network beats {bar} cannot be told: {few}.")
     metrics = found["models"][bar]["metrics"]
     differences = {metric: metrics[f"{metric}/difference"] for metric in JUDGED}
     signs = [better(metric, difference) for metric, difference in differences.items()]
@@ -75,6 +85,8 @@ def calibration_verdict(found: Mapping[str, Any]) -> Verdict:
     """Whether the probabilities are what they say."""
     one = found["models"][NEURAL]
     error, exact = one["metrics"]["ece"]["value"], one["exact_ece"]
+    if few := too_few(found):
+        return Verdict("unsure", f"Whether its probabilities are right cannot be told: {few}.")
     off = f"off by {error:.1%} on average, and by chance alone exact ones would be by up to {exact:.1%} with so many applicants"
     if error <= exact:
         return Verdict("good", f"Its probabilities are as right as can be told: they are {off}.")
