@@ -8,7 +8,7 @@ import pytest
 
 from trainer.data.arrays import chosen_for_eval
 from trainer.data.preparation import features
-from trainer.data.tabular import Encoding, Missing, Tabular
+from trainer.data.tabular import Encoding, Missing, Tabular, Unseen
 from trainer.errors import ConfigError
 
 
@@ -54,6 +54,11 @@ def test_a_cell_that_cannot_be_used(table, change, message):
     assert str(caught.value) == message
     with pytest.raises(ConfigError, match=r"^column 'doors', row 1: there is no such column; the row has: size, colour$"):
         features(preparation, [{"size": 1, "colour": "red"}])
+
+
+def test_an_unseen_category_may_be_none_of_the_known(table):
+    preparation = Tabular(path=str(table), target="y", missing=Missing.mean, unseen=Unseen.zero).open("train").preparation
+    assert features(preparation, [GOOD | {"colour": "mauve"}])[0, 1:4].tolist() == [0, 0, 0]
 
 
 def test_an_empty_number_has_the_mean_or_is_refused(table):

@@ -96,7 +96,7 @@ def examine(knobs: Tabular, options: ExamineOptions) -> Examined:
     result = Examined(place, rules, inferred, facts, [schema.check(rules, file) for file in files])
     try:  # as it is: what is wrong with it has been told
         bare = dataclasses.replace(knobs, schema=None)
-        result.splits = {split: bare.open(split) for split in ("train", "eval")}
+        result.splits = {split: bare.open_whole(split) for split in ("train", "eval")}
     except ConfigError as error:
         result.told.append(Told("prepared", _level("prepared", options), f"the samples cannot be made of it: {error}"))
     if result.splits:

@@ -34,6 +34,8 @@ def _values(column: Mapping[str, Any], row: Mapping[str, Any], number: int) -> l
         return [_number(column, cell, empty, where)]
     if empty:
         raise ConfigError(f"{where}: the cell is empty, and categories have no mean")
+    if str(cell) not in column["categories"] and column["unseen"] == "zero":
+        return [0.0] * len(column["categories"])
     if str(cell) not in column["categories"]:
         raise ConfigError(f"{where}: the category {str(cell)!r} is not in the training split, which has: {', '.join(column['categories'][:20])}")
     place = column["categories"].index(str(cell))

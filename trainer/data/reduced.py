@@ -30,6 +30,8 @@ class ReducedSamples(ArraySamples):
         spec = {name: original.spec[name] for name in ("classes",) if name in original.spec}
         spec |= {"features": len(reduction), "feature_names": reduction.feature_names()}
         facts = {name: value for name, value in original.describe().items() if name not in (*original.spec, "samples", "fingerprint")}
+        if "lineage" in facts:
+            facts["lineage"] = {**facts["lineage"], "transforms": [*facts["lineage"]["transforms"], reduction.describe()]}
         super().__init__("features", rows, labels, spec, digest([original.fingerprint, reduction.key]), {**facts, "reduce": reduction.describe()})
         self._original = original
         self.reduction = reduction

@@ -221,7 +221,7 @@ def _origins(knobs: Tabular, column: Column) -> list[tuple[str, str | None]]:
 def _preparation(knobs: Tabular, column: Column) -> dict[str, Any]:
     """What `_features` does to a cell of `column`, as plain values: a number that is empty becomes `fill`, and is then (number - shift) / scale."""
     if not column.is_number:
-        return {"name": column.name, "categories": column.categories(), "encoding": knobs.encoding.name}
+        return {"name": column.name, "categories": column.categories(), "encoding": knobs.encoding.name, "unseen": knobs.unseen.name}
     shift, scale = (column.mean, column.scale()) if knobs.standardize else (0.0, 1.0)
     return {"name": column.name, "fill": column.mean if knobs.missing.name == "mean" and column.count else None, "shift": shift, "scale": scale}
 
