@@ -39,9 +39,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> ConfigError:
     swept = re.search(r"Ambiguous value for argument '\+*([^']+)'", text)
     if swept:
         return ConfigError(f"{swept[1]}: several choices, each for a run of its own, need -m; one value that has commas is written in quotes, a list as [a,b]")
-    knob = next((item.lstrip("+") for item in arguments if re.match(r"\+*strategy(\.|=\{)", item)), None)
+    knob = next((found for item in arguments if (found := re.match(r"\+*((strategy|assess)(?:\.|=\{).*)", item))), None)
     if knob and "NoneType" in text:  # OmegaConf's words for a key of what is null
-        return ConfigError(f"{knob}: no strategy is chosen, so there is none to have it; add strategy=NAME")
+        return ConfigError(f"{knob[1]}: no {knob[2]} is chosen, so there is none to have it; add {knob[2]}=NAME")
     if key:
         given = next((item.split("=", 1)[1] for item in arguments if item.lstrip("+").split("=", 1)[0] == key and "=" in item), None)
         return ConfigError(where + _wrong_value(error, text, key, given))

@@ -224,6 +224,11 @@ def test_bad_input_is_said_before_anything_is_trained(tmp_path, capsys, override
     assert not (tmp_path / "run").exists()
 
 
+def test_a_knob_of_what_is_not_asked_for(trained, capsys):
+    assert posttrain([str(trained), "assess.cost_of_default=5"]) == 2
+    assert capsys.readouterr().err == "error: assess.cost_of_default=5: no assess is chosen, so there is none to have it; add assess=NAME\n"
+
+
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
