@@ -46,7 +46,7 @@ def test_half_of_the_weights_chosen_by_wanda_are_missed_less_than_half_chosen_by
 
 
 def test_at_a_fifth_fewer_parameters_whitened_svd_is_far_better_than_plain(smollm2, tmp_path):
-    """Measured: perplexity 12.5 before, 49.8 after the whitened, 5e7 after the plain one."""
+    """Measured: perplexity 12.5 before, 31.0 after the whitened (49.8 with as much saved in every layer), 55327 after the plain one."""
     knob = "compress.low_rank.whiten"
     chain = ["compress=[low_rank]", f"{knob}=true,false", "compress.low_rank.ratio=0.26", "compress.low_rank.calibration_samples=32"]
     found = compressed(smollm2, tmp_path / "run", knob, *chain)
