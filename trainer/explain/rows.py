@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.explain.base import Explainer
+from trainer.explain.base import Explainer, Kind
 from trainer.explain.decisions import Decisions
 from trainer.explain.evidence import agreement
 from trainer.explain.evidence import run as evidence
@@ -41,19 +41,20 @@ def of(part: Explainer, decisions: Decisions, before: nn.Module | None, index: i
     return row
 
 
-def told(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of one explainer's `rows`: over all of them, some to be shown, and the checks."""
+def told(rows: Sequence[dict[str, Any]], kind: Kind) -> dict[str, Any]:
+    """Of one explainer's `rows`: over all of them, if they are a table's; some to be shown, and the checks."""
     measured = [row[EVIDENCE] for row in rows if EVIDENCE in row]
     checks = evidence.judged(measured) if measured else []
     if pairs := [(row[BEFORE], row["values"]) for row in rows if BEFORE in row]:
         checks += agreement.compressed(*zip(*pairs, strict=True))
-    return {"global": over_all(rows), "shown": list(rows[:: max(1, len(rows) // SHOWN)][:SHOWN]), "checks": [dataclasses.asdict(check) for check in checks]}
+    return {
+        "global": over_all(rows) if kind is Kind.tabular else {},
+        "shown": list(rows[:: max(1, len(rows) // SHOWN)][:SHOWN]),
+        "checks": [dataclasses.asdict(check) for check in checks],
+    }
 
 
 def over_all(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of each unit the mean value and mean absolute value; nothing where the units of the rows differ, as tokens and regions do."""
-    units = rows[0]["units"]
-    if any(row["units"] != units for row in rows):
-        return {}
+    """Of each unit, the same in all `rows`, the mean value and mean absolute value."""
     values = torch.tensor([row["values"] for row in rows], dtype=torch.float64)
-    return {unit: {"mean_abs": float(column.abs().mean()), "mean": float(column.mean())} for unit, column in zip(units, values.T, strict=True)}
+    return {unit: {"mean_abs": float(column.abs().mean()), "mean": float(column.mean())} for unit, column in zip(rows[0]["units"], values.T, strict=True)}

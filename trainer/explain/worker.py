@@ -25,7 +25,7 @@ from trainer.explain.base import Explainer, GlobalExplainer
 from trainer.explain.decisions import Decisions, decisions_of
 from trainer.explain.evidence import agreement
 from trainer.explain.importance import joined
-from trainer.explain.run import EXPLAINED, FIGURES
+from trainer.explain.run import EXPLAINED, FIGURES, kind_of
 from trainer.explain.tabular import TabularDecisions
 from trainer.posttrain.chains import COMPRESS
 from trainer.posttrain.load import load
@@ -68,11 +68,11 @@ def explain_among(config: Config, start: Path, run_dir: Path, device: torch.devi
         else:
             assert isinstance(part, Explainer)
             every[name] = _explained(name, part, config, decisions, before, indices, checked)
-            found = rows.told(every[name])
+            found = rows.told(every[name], kind_of(held_out.spec)) if dist.get_rank() == 0 else {}
         told[name] = {"part": configs.to_plain(part), "seconds": time.monotonic() - began, **found}
     if dist.get_rank() == 0:
-        for name, found in every.items():
-            write_whole(place / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in found))
+        for name, lines in every.items():
+            write_whole(place / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         write_whole(place / FIGURES, json.dumps(_figures(checkpoint, source, decisions, indices, told, every), indent=1))
     dist.barrier()
 
