@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trainer.assess.told import NEURAL
-from trainer.posttrain.pictures import across, down, figure
 from trainer.report.curves import BOTTOM, COLUMNS, HEIGHT, LEFT, linear_ticks
+from trainer.report.figure import across, down, figure
 
 STYLES = ("train", "eval", "third")  # of the models, in order
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.report.curves import BOTTOM, COLUMNS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, linear_ticks
-from trainer.report.figure import figure
+from trainer.report.figure import across, down, figure
 
 STYLE = """
 .bar { fill: var(--train); } .bar.more { fill: var(--eval); } .dot { fill: var(--card); stroke: var(--quiet); stroke-width: 1.8; }
@@ -116,13 +116,3 @@ def boxes(title: str, seen: Mapping[str, Any], when: str) -> str:
             parts += [f'<path class="halo" d="{outlines}"/>', f'<path class="box {kind}" d="{outlines}"/>']
     words = f"{len(kinds['right'])} of {len(kinds['true'])} found; {len(kinds['wrong'])} wrong"
     return figure(title, height, parts, words, width)
-
-
-def down(value: float, ticks: Sequence[float]) -> float:
-    """Where `value` is on an axis of `ticks`."""
-    return TOP + (ticks[-1] - value) / (ticks[-1] - ticks[0]) * (HEIGHT - TOP - BOTTOM)
-
-
-def across(tick: float, y: float, said: str) -> str:
-    """A line of the grid at `y`, and what it is called."""
-    return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/><text x="{LEFT - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{html.escape(said)}</text>'
