@@ -71,8 +71,9 @@ def test_chance_is_asked_of_those_who_are_judged():
     refused[groups.places == 2] = True  # not judged
     assert by_chance(~refused, groups.places, np.ones(400, bool), [0, 1]) > 0.05
     assert by_chance(~refused, groups.places, np.ones(400, bool), [0, 1, 2]) < 0.001
-    refused[(groups.places == 1) & bad] = True  # differs only among those who default
+    refused[(groups.places == 0) & bad], refused[(groups.places == 1) & bad] = False, True  # they differ only among those who default
     assert by_chance(~refused, groups.places, ~bad, [0, 1]) > 0.05
+    assert by_chance(~refused, groups.places, np.ones(400, bool), [0, 1]) < 0.001
     assert by_chance(~refused, groups.places, np.ones(400, bool), [0]) is None
 
 
