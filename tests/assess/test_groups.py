@@ -90,7 +90,9 @@ def test_verdicts():
     alike = told([0.8, 0.8], 600)["differences"]["demographic_parity"]
     assert (alike["verdict"], alike["value"], alike["low"]) == ("passes", 0.0, 0.0)
     assert told([0.8, 0.65], 40)["differences"]["demographic_parity"]["verdict"] == "unsure"
-    several = told([0.8, 0.75, 0.7, 0.7, 0.64], 60)["differences"]["demographic_parity"]  # the largest of ten differences is no surprise
+    several = told([0.86, 0.72, 0.71, 0.7, 0.69, 0.66], 60)["differences"][
+        "demographic_parity"
+    ]  # the largest of fifteen differences is no surprise, whatever the bootstrap says
     assert several["value"] > 0.1
     assert (several["verdict"], several["low"]) == ("unsure", 0.0)
     assert several["chance"] > 0.05
