@@ -35,6 +35,8 @@ def test_of_several_it_is_the_one_nearest_to_that_for_exact_probabilities():
     assert cheapest(bad, probability, Costs(1, 9)) == pytest.approx(0.4)  # 0.9 does not, and the gap below it is the nearest
     assert cheapest(np.array([True, True]), np.array([0.6, 0.9]), Costs(1, 1)) == 0.5
     assert cheapest(np.array([True, True]), np.array([0.3, 0.9]), Costs(1, 1)) == 0.0  # all are refused
+    two = np.array([False, True, False, True]), np.array([0.1, 0.2, 0.6, 0.9])  # from 0.1 to 0.2, and from 0.6 to 0.9
+    assert cheapest(*two, Costs(1, 1)) == 0.75
     nobody = cheapest(np.array([False, False]), np.array([0.3, 1.0]), Costs(1, 1))
     assert nobody > 1.0
 
