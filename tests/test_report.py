@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import ConfigError, RunError
-from trainer.report import write
 from trainer.report.__main__ import main
 from trainer.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Envelope, Series, chart, linear_ticks, log_ticks
+from trainer.report.page import write
 from trainer.report.summary import summarise
 
 

@@ -43,7 +43,7 @@ def test_a_run_from_start_to_report(tmp_path, run_info, step_info, capsys):
 def test_nothing_heavy_is_imported():
     code = (
         "import sys, trainer.callbacks.metrics, trainer.callbacks.progress, trainer.callbacks.record, trainer.callbacks.profile, "
-        "trainer.callbacks.wandb, trainer.callbacks.report, trainer.report, trainer.flops, trainer.memory\n"
+        "trainer.callbacks.wandb, trainer.callbacks.report, trainer.report.page, trainer.flops, trainer.memory\n"
         "print([name for name in ('torch', 'wandb', 'matplotlib', 'numpy') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -19,16 +19,16 @@ def calibration(models: Mapping[str, Any]) -> str:
     ticks = linear_ticks(0.0, most, 4)
     x = _axis(ticks)
     parts = _frame(ticks, ticks, _percent, "probability of default that was predicted")
-    parts.append(f'<path class="curve level" d="M{x(0):.1f} {pictures.down(0, ticks):.1f}L{x(ticks[-1]):.1f} {pictures.down(ticks[-1], ticks):.1f}"/>')
+    parts.append(f'<path class="curve level" d="M{x(0):.1f} {down(0, ticks):.1f}L{x(ticks[-1]):.1f} {down(ticks[-1], ticks):.1f}"/>')
     for style, one in reversed(list(zip(STYLES, models.values(), strict=True))):  # the first on top
-        parts.append(_curve(style, [(x(point["predicted"]), pictures.down(point["observed"], ticks)) for point in one["calibration"]]))
+        parts.append(_curve(style, [(x(point["predicted"]), down(point["observed"], ticks)) for point in one["calibration"]]))
         for point in one["calibration"]:
             at = x(point["predicted"])
             if one is models[NEURAL]:
-                parts.append(f'<path class="curve {style}" d="M{at:.1f} {pictures.down(point["low"], ticks):.1f}V{pictures.down(point["high"], ticks):.1f}"/>')
-            parts.append(f'<circle class="{style}" cx="{at:.1f}" cy="{pictures.down(point["observed"], ticks):.1f}" r="3.5"/>')
+                parts.append(f'<path class="curve {style}" d="M{at:.1f} {down(point["low"], ticks):.1f}V{down(point["high"], ticks):.1f}"/>')
+            parts.append(f'<circle class="{style}" cx="{at:.1f}" cy="{down(point["observed"], ticks):.1f}" r="3.5"/>')
     words = "Share that defaults, over tenths of the applicants by what was predicted: on the dashed line, predictions are exact. Bars: 95 % intervals."
-    return _keyed(models, pictures.figure("Are the probabilities right?", HEIGHT + 24, parts, words))
+    return _keyed(models, figure("Are the probabilities right?", HEIGHT + 24, parts, words))
 
 
 def cost(curves: Mapping[str, Sequence[Sequence[float]]], decisions: Mapping[str, Any], unit: str) -> str:
@@ -38,12 +38,12 @@ def cost(curves: Mapping[str, Sequence[Sequence[float]]], decisions: Mapping[str
     x = _axis(shares)
     parts = _frame(shares, ticks, lambda value: f"{value:,.3g}", "share of applicants refused, the likeliest to default first")
     for style, (name, curve) in reversed(list(zip(STYLES, curves.items(), strict=True))):
-        parts.append(_curve(style, [(x(share), pictures.down(cost, ticks)) for share, cost in curve]))
+        parts.append(_curve(style, [(x(share), down(cost, ticks)) for share, cost in curve]))
         at = decisions[name]
-        parts.append(f'<circle class="{style}" cx="{x(at["refused"]["value"]):.1f}" cy="{pictures.down(at["cost"]["value"], ticks):.1f}" r="6"/>')
+        parts.append(f'<circle class="{style}" cx="{x(at["refused"]["value"]):.1f}" cy="{down(at["cost"]["value"], ticks):.1f}" r="6"/>')
     what = f"Cost per applicant{f' in {unit}' if unit else ''}"
     words = f"{what}: nobody is refused on the left, everybody on the right. Dots: the thresholds, chosen on the training split."
-    return _keyed(curves, pictures.figure("What does refusing cost?", HEIGHT + 24, parts, words))
+    return _keyed(curves, figure("What does refusing cost?", HEIGHT + 24, parts, words))
 
 
 def _axis(ticks: Sequence[float]) -> Callable[[float], float]:
@@ -52,7 +52,7 @@ def _axis(ticks: Sequence[float]) -> Callable[[float], float]:
 
 def _frame(along: Sequence[float], ticks: Sequence[float], show: Callable[[float], str], below: str) -> list[str]:
     x = _axis(along)
-    parts = [pictures.across(tick, pictures.down(tick, ticks), show(tick)) for tick in ticks]
+    parts = [across(tick, down(tick, ticks), show(tick)) for tick in ticks]
     parts += [f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{_percent(tick)}</text>' for tick in along]
     return [*parts, f'<text x="{LEFT + COLUMNS / 2}" y="{HEIGHT + 14}" text-anchor="middle">{html.escape(below)}</text>']
 

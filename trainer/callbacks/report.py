@@ -21,7 +21,7 @@ class Report(Callback):
         self._run_dir = run_dir
 
     def on_finish(self, status: str, facts: Mapping[str, Any]) -> None:
-        from trainer.report import write
+        from trainer.report.page import write
 
         with writing(self._run_dir / REPORT):
             write(self._run_dir)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as configs
-from trainer import report
 from trainer.callbacks.metrics import METRICS
 from trainer.checkpoint.directory import finished, list_whole, read_manifest
 from trainer.compress.base import Compressor, FineTune
@@ -22,6 +21,7 @@ from trainer.models.base import Model
 from trainer.posttrain import index
 from trainer.posttrain.chains import COMPRESS, COMPRESSED, PICTURES
 from trainer.posttrain.report import export_lines, lines, write
+from trainer.report import page as report
 from trainer.writing import write_whole
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.cli import report as report_error
 from trainer.errors import ConfigError, RunError
-from trainer.report import write
+from trainer.report.page import write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
