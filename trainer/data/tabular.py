@@ -70,7 +70,7 @@ class Tabular(Data):
     """Of that hash."""
 
     def validate(self) -> None:
-        for key, path in (("path", table_file(self.path)), ("eval_path", self.eval_path)):
+        for key, path in (("path", _table_file(self.path)), ("eval_path", self.eval_path)):
             if path is not None and Path(path).suffix.lower() not in (".csv", ".parquet"):
                 raise ConfigError(f"data.{key}={path}: must be a .csv or .parquet file")
         if self.eval_path is None and not 0 < self.eval_fraction < 1:
@@ -79,8 +79,11 @@ class Tabular(Data):
             raise ConfigError(f"data.features={self.features}: must not hold data.target={self.target}")
 
     def open(self, split: str) -> TableSamples:
-        file = table_file(self.path)
-        return self._open(split) if file == self.path else dataclasses.replace(self, path=file)._open(split)
+        return self.resolved()._open(split)
+
+    def resolved(self) -> Tabular:
+        """This, with the file where `path` names a fetched table."""
+        return dataclasses.replace(self, path=_table_file(self.path))
 
     def _open(self, split: str) -> TableSamples:
         from trainer.data.arrays import map_rows
@@ -110,7 +113,7 @@ class Tabular(Data):
         return TableSamples(rows, labels, spec, fingerprint, facts, source=source, stamp=stamp, row_numbers=row_numbers, columns=columns)
 
 
-def table_file(path: str) -> str:
+def _table_file(path: str) -> str:
     """The file of a fetched table, which `data.path` names or is the directory of; else `path` itself.
 
     Raises:
