@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.assess.reasons import in_words, number, reason_codes, usual
+from trainer.assess.reasons import in_words, number, reason_codes
+from trainer.assess.usual import usual
 
 AMOUNTS = usual(np.array([1000.0, 1500.0, 2300.0, 3000.0, 4000.0, np.nan]), np.zeros(6, bool))
 ACCOUNTS = usual(np.array(["little", "rich", "little", None, "little"], object), np.array([True, False, True, True, False]))

@@ -1,7 +1,7 @@
 """Reason codes: why an applicant is refused, in words, from the attributions of an explanation.
 
 What goes in is plain data, whoever explained: for each column how much its value adds to the log-odds of default (the margin), above 0
-where it speaks against the applicant; what the applicant states; and what is usual, as `usual` makes it of the training split.
+where it speaks against the applicant; what the applicant states; and what is usual, as `usual.usual` makes it of the training split.
 """
 
 from __future__ import annotations
@@ -9,10 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
-
-CATEGORIES = 50  # of a column, whose share of defaults is kept
 
 
 class Reason(NamedTuple):
@@ -22,23 +18,6 @@ class Reason(NamedTuple):
     share: float
     """Of all that speaks against, from 0 to 1."""
     words: str
-
-
-def usual(values: np.ndarray, bad: np.ndarray) -> dict[str, Any]:
-    """What is usual in a column of the training split, as plain data.
-
-    Args:
-        values: (people,) numbers with NaN, or text with None, where a cell is empty.
-        bad: (people,) bool, who defaults.
-    """
-    if values.dtype != object:
-        low, median, high = np.nanquantile(values, [0.25, 0.5, 0.75]).tolist() if (~np.isnan(values)).any() else (math.nan,) * 3
-        return {"median": median, "low": low, "high": high}
-    names, places, counts = np.unique([str(value) for value in values if value is not None], return_inverse=True, return_counts=True)
-    there = np.array([value is not None for value in values], bool)
-    defaults = np.bincount(places, bad[there], len(names)) / counts
-    often = np.argsort(-counts, kind="stable")[:CATEGORIES]
-    return {"people": {str(names[i]): int(counts[i]) for i in often}, "defaults": {str(names[i]): float(defaults[i]) for i in often}, "all": float(bad.mean())}
 
 
 def reason_codes(attributions: Mapping[str, float], applicant: Mapping[str, Any], usual: Mapping[str, Mapping[str, Any]], most: int = 4) -> list[Reason]:

@@ -18,10 +18,10 @@ from trainer.assess.check import class_names, default_class
 from trainer.assess.fairness import fairness
 from trainer.assess.groups import grouped
 from trainer.assess.quality import calibration, exact_ece, quality
-from trainer.assess.reasons import usual
 from trainer.assess.sure import compared, intervals, nested
 from trainer.assess.threshold import Costs, cheapest, cost_curve, outcomes
 from trainer.assess.told import ASSESSED, DECISIONS, FIGURES, NEURAL
+from trainer.assess.usual import usual
 from trainer.config import Config
 from trainer.data.base import Samples
 from trainer.data.table_samples import TableSamples

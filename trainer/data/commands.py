@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from trainer import own_options
 from trainer.config import Config
-from trainer.data.tabular import Tabular, table_file
+from trainer.data.tabular import Tabular
 from trainer.errors import ConfigError
 
 T = TypeVar("T")
@@ -22,7 +21,7 @@ def run(arguments: Sequence[str], command: str, kind: type[T], help_text: str, w
         nonlocal status
         if not isinstance(config.data, Tabular):
             raise ConfigError(f"data: python -m trainer.data {command} works on tables; give data=tabular data.path=FILE data.target=COLUMN")
-        status = work(dataclasses.replace(config.data, path=table_file(config.data.path)), options)
+        status = work(config.data.resolved(), options)
 
     def split(given: Sequence[str]) -> tuple[T, list[str]]:
         return own_options.split(given, command, kind)

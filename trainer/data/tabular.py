@@ -97,7 +97,7 @@ class Tabular(Reducible):
 
     def validate(self) -> None:
         super().validate()
-        for key, path in (("path", table_file(self.path)), ("eval_path", self.eval_path)):
+        for key, path in (("path", _table_file(self.path)), ("eval_path", self.eval_path)):
             if path is not None and Path(path).suffix.lower() not in (".csv", ".parquet"):
                 raise ConfigError(f"data.{key}={path}: must be a .csv or .parquet file")
         if self.eval_path is None and not 0 < self.eval_fraction < 1:
@@ -117,8 +117,11 @@ class Tabular(Reducible):
             raise ConfigError(f"data.features={self.features}: must not hold data.target={self.target}")
 
     def open_whole(self, split: str) -> TableSamples:
-        file = table_file(self.path)
-        return self._open(split) if file == self.path else dataclasses.replace(self, path=file)._open(split)
+        return self.resolved()._open(split)
+
+    def resolved(self) -> Tabular:
+        """This, with the file where `path` names a fetched table."""
+        return dataclasses.replace(self, path=_table_file(self.path))
 
     def _open(self, split: str) -> TableSamples:
         from trainer.data import schema
@@ -152,7 +155,7 @@ class Tabular(Reducible):
         return samples
 
 
-def table_file(path: str) -> str:
+def _table_file(path: str) -> str:
     """The file of a fetched table, which `data.path` names or is the directory of; else `path` itself.
 
     Raises:
