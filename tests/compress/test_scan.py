@@ -144,7 +144,7 @@ def test_of_convex_costs_the_path_is_the_best_there_is() -> None:
 
 def test_of_what_costs_as_much_the_larger_goes_first() -> None:
     sizes = Weights({"small": (4, 16), "large": (4, 64)})
-    path = list(cheapest_first(sizes, dict.fromkeys(sizes.names, [0.1, 0.2]), [0.25, 0.5]))
+    path = list(cheapest_first(sizes, {name: [0.1, 0.2] for name in sizes.names}, [0.25, 0.5]))
     assert path[8] == {"small": 0.0, "large": 0.5}
 
 
