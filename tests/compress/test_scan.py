@@ -142,6 +142,12 @@ def test_of_convex_costs_the_path_is_the_best_there_is() -> None:
         assert found == pytest.approx(brute(sizes, costs, [0.0, *at], 1 - sizes.left(shares)))
 
 
+def test_of_what_costs_as_much_the_larger_goes_first() -> None:
+    sizes = Weights({"small": (4, 16), "large": (4, 64)})
+    path = list(cheapest_first(sizes, {name: [0.1, 0.2] for name in sizes.names}, [0.25, 0.5]))
+    assert path[8] == {"small": 0.0, "large": 0.5}
+
+
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_what_leaves_no_loss_goes_last(broken: float) -> None:
     sizes = Weights(dict.fromkeys("ab", (4, 64)))
