@@ -152,6 +152,19 @@ def test_reasons_come_with_an_explanation(copied):
     assert "what integrated_gradients says" in page
 
 
+def test_what_both_models_look_at_stands_side_by_side(copied):
+    assert posttrain([str(copied), *small.ASSESS, "explain=[integrated_gradients]", "posttrain.explain_samples=400", "posttrain.evidence_samples=0"]) == 0
+    found = json.loads((copied / "assess" / "assess.json").read_text())["boosting_looks_at"]
+    assert set(found) == {"income", "debt", "region", "age"}
+    assert found["region"] < min(found["income"], found["debt"])  # as the table was made
+    page = (copied / "report.html").read_text()
+    row = re.search(r'<th scope="row">debt</th>(.*?)</tr>', page[page.index("What do they look at?") :])[1]
+    shares = [int(share) for share in re.findall(r"<td>(\d+)%</td>", row)]
+    assert len(shares) == 2
+    assert shares[1] == round(100 * found["debt"] / sum(found.values()))
+    assert "neural network, by integrated_gradients" in page
+
+
 def test_a_run_that_is_finished_is_assessed_without_training(trained, copied, capsys):
     (copied / "assess" / "assess.json").unlink()
     data = trained.parent / "applicants.csv"

@@ -43,6 +43,11 @@ class Weight(Exporter):
         traced.module.forward = lambda ids: traced.module.module.embed_tokens(ids)  # type: ignore[method-assign, union-attr, operator]
         torch.save(traced.module.module.embed_tokens.weight.detach() * self.factor, path)  # type: ignore[union-attr, operator]
 
+    def write_int8(self, traced: Traced, written: Path, path: Path) -> None:
+        weight = torch.load(written)
+        scale = weight.abs().max() / 127
+        torch.save((weight / scale).round() * scale, path)
+
     @staticmethod
     def opened(path: Path, threads: int) -> Run:
         weight = torch.load(path)
@@ -122,6 +127,16 @@ def test_a_wrong_export_is_said_before_torch_is_imported(trained, tmp_path):
     assert "error: export=onyx: there is no such export; did you mean 'onnx'?" in done.stderr
 
 
+def test_a_file_with_int8_is_held_to_a_tolerance_of_its_own(trained):
+    found = export(trained, Weight(int8=True))
+    assert found["weight/weight.pt"]["error"] == 0
+    assert found["weight/weight-int8.pt"]["tolerance"] == 0.1
+    assert 1e-4 < found["weight/weight-int8.pt"]["error"] < 0.1
+    with pytest.raises(RunError, match=r"the outputs of weight-int8.pt are .* and its tolerance is 1e-06"):
+        export(trained, Weight(int8=True, int8_tolerance=1e-6))
+    assert not exports(trained)
+
+
 @pytest.mark.large
 @pytest.mark.parametrize("chain", ["", "low_rank", "quantize"])
 def test_onnx_files_take_any_batch_and_length(trained, chain):
@@ -155,8 +170,12 @@ def test_integer_weights_stay_integers_in_onnx(trained):
 @pytest.mark.parametrize("chain", ["", "low_rank", "quantize"])
 def test_executorch_programs_compute_what_pytorch_does(trained, chain):
     pytest.importorskip("executorch")
-    out = exported(trained, chain, "export=[executorch]", "export.executorch.batch_size=2")
+    int8 = chain != "quantize"  # which leaves nothing to be quantized
+    out = exported(trained, chain, "export=[executorch]", "export.executorch.batch_size=2", f"export.executorch.int8={int8}")
     assert exports(out)["executorch/model.pte"]["error"] < 1e-5
+    if int8:
+        assert 1e-5 < exports(out)["executorch/model-int8.pte"]["error"] < 0.1
+        assert exports(out)["executorch/model-int8.pte"]["bytes"] < exports(out)["executorch/model.pte"]["bytes"]
     assert exports(out)["executorch/model.pte"]["latency"].keys() == {"2"}
     traced = Traced(load(out))
     run = ExecuTorch.opened(out / "export" / "executorch" / "model.pte", 1)

@@ -44,6 +44,8 @@ class Told:
     shown: list[Applicant]
     note: str
     warning: str = ""
+    by: str = ""
+    """The explainer that has the reasons."""
 
 
 def told(run_dir: Path, found: Mapping[str, Any]) -> Told:
@@ -59,7 +61,7 @@ def told(run_dir: Path, found: Mapping[str, Any]) -> Told:
     given = [replace(one, explained=True, reasons=reason_codes(signed[one.sample], one.stated, found["usual"], knobs["reasons"])) for one in shown]
     note = f"Reasons are what {name} says of the model's log-odds of default. They say what moved this model, not what caused a default."
     failed = _failed(run_dir / EXPLAINED, name)
-    return Told(given, note, f"Do not rely on them: {name} has failed its checks ({', '.join(failed)})." if failed else "")
+    return Told(given, note, f"Do not rely on them: {name} has failed its checks ({', '.join(failed)})." if failed else "", name)
 
 
 def _refused(path: Path, usual: Mapping[str, Mapping[str, Any]]) -> Iterator[Applicant]:

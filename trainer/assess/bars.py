@@ -21,6 +21,8 @@ class Bar(NamedTuple):
     """(evaluated people,) that of the others, by a model of all of the training people."""
     told: str
     """What it is."""
+    model: Any
+    """Fitted on all of the training people."""
 
 
 def boosting(features: np.ndarray, bad: np.ndarray, others: np.ndarray) -> Bar:
@@ -43,10 +45,12 @@ def boosting(features: np.ndarray, bad: np.ndarray, others: np.ndarray) -> Bar:
                 if trees in TREES:
                     tried[leaves, trees][held] = probability[:, 1]
     best = min(tried, key=lambda knobs: log_loss(bad, tried[knobs]))
+    fitted = model(*best).fit(features, bad)
     return Bar(
         tried[best],
-        model(*best).fit(features, bad).predict_proba(others)[:, 1],
+        fitted.predict_proba(others)[:, 1],
         f"{best[1]} trees of at most {best[0]} leaves, learning rate {RATE}: the best of {len(tried)} by {FOLDS}-fold cross-validation",
+        fitted,
     )
 
 
@@ -62,7 +66,8 @@ def logistic(features: np.ndarray, bad: np.ndarray, others: np.ndarray) -> Bar:
     crossed = np.zeros(len(bad))
     for rest, held in _folds(bad):
         crossed[held] = model().fit(features[rest], bad[rest]).predict_proba(features[held])[:, 1]
-    return Bar(crossed, model().fit(features, bad).predict_proba(others)[:, 1], "standardised features, L2 regularisation with C=1")
+    fitted = model().fit(features, bad)
+    return Bar(crossed, fitted.predict_proba(others)[:, 1], "standardised features, L2 regularisation with C=1", fitted)
 
 
 def _folds(bad: np.ndarray) -> Sequence[tuple[np.ndarray, np.ndarray]]:

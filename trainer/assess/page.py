@@ -26,6 +26,7 @@ from trainer.assess.told import (
     percent,
     verdicts,
 )
+from trainer.explain.run import explanations
 
 MEANINGS = {
     "auc": "how often a defaulter is given a higher risk than one who pays back: 0.5 is a coin, 1 is always",
@@ -39,11 +40,15 @@ HEADS = {"good": "Good", "bad": "Not good", "unsure": "Not sure"}
 def section(run_dir: Path) -> str:
     """The section of the report of `run_dir`; empty where nothing was assessed."""
     found = assessment(run_dir)
-    return page(found, told(run_dir, found)) if found else ""
+    if not found:
+        return ""
+    applicants = told(run_dir, found)
+    explained = explanations(run_dir).get("explainers", {}).get(applicants.by, {}).get("global", {})
+    return page(found, applicants, {column: figures["mean_abs"] for column, figures in explained.items()})
 
 
-def page(found: Mapping[str, Any], applicants: Told) -> str:
-    """The section, from assess.json and the applicants that are shown."""
+def page(found: Mapping[str, Any], applicants: Told, neural_looks_at: Mapping[str, float]) -> str:
+    """The section, from assess.json, the applicants that are shown, and for each column how much it matters to the network, if that was explained."""
     people, unit = found["evaluation"], found["costs"]["unit"]
     curves = f'<div class="charts">{pictures.calibration(found["models"])}{pictures.cost(found["cost_curves"], found["decisions"], unit)}</div>'
     parts = [
@@ -53,6 +58,7 @@ def page(found: Mapping[str, Any], applicants: Told) -> str:
         f'<ul class="verdicts">{"".join(_item(*each) for each in verdicts(found))}</ul>',
         f"<h3>Is it better than a simple model?</h3>{_metrics(found['models'])}",
         curves,
+        _looks(found["boosting_looks_at"], neural_looks_at, applicants.by),
         f"<h3>Whom to refuse</h3>{_costs(found)}",
         *(_fairness(of_column, found) for of_column in found["fairness"]),
         _refused(found, applicants),
@@ -78,6 +84,21 @@ def _against(metric: str, estimate: Mapping[str, Any], difference: Mapping[str, 
     state, said = {1: ("good", "neural is better"), -1: ("bad", "neural is worse"), 0: ("unsure", "may be chance")}[sign]
     more = f'<small class="{state}">neural differs by {interval(difference, sign=True)}: {said}</small>'
     return _estimate(estimate, more=more)
+
+
+def _looks(boosting: Mapping[str, float], neural: Mapping[str, float], by: str) -> str:
+    """The share that each column has in what moves the log-odds, of both models where both are known."""
+    if not boosting:
+        return ""
+    shares = {name: {column: value / (sum(of.values()) or 1) for column, value in of.items()} for name, of in (("boosting", boosting), ("neural", neural))}
+    ranked = sorted(boosting, key=lambda column: -boosting[column])
+    rows = [
+        [_escape(column.replace("_", " ")), *(_cell(f"{shares[name][column]:.0%}") for name in ("neural", "boosting") if column in shares[name])]
+        for column in ranked
+    ]
+    head = ["", *([f"neural network, by {by}"] if neural else []), "gradient boosting, Shapley values"]
+    note = "The share of each column in what moves the log-odds, over the applicants. Where two models that are as good look at different columns, neither's reasons are the only ones."
+    return f'<h3>What do they look at?</h3><p class="note">{note}</p>{_table(head, rows)}'
 
 
 def _costs(found: Mapping[str, Any]) -> str:

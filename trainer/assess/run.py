@@ -17,6 +17,7 @@ from trainer.assess.base import Assess
 from trainer.assess.check import class_names, default_class
 from trainer.assess.fairness import fairness
 from trainer.assess.groups import grouped
+from trainer.assess.looks import looked_at
 from trainer.assess.quality import calibration, exact_ece, quality
 from trainer.assess.sure import compared, intervals, nested
 from trainer.assess.threshold import Costs, cheapest, cost_curve, outcomes
@@ -75,6 +76,7 @@ def assess(config: Config, run_dir: Path) -> dict[str, Any]:
         "cost_curves": {name: cost_curve(bad, probability, costs) for name, probability in predicted.items()},
         "fairness": _fairness(part, columns, refused, bad, predicted[NEURAL]),
         "features": _columns(table),
+        "boosting_looks_at": looked_at(bars["gradient boosting"].model, others, features, table.columns) if held_out.reduction is None else {},
         "usual": _usual(data.open_whole("train"), learned, is_bad),
         "knobs": {key: getattr(part, key) for key in ("smallest_group", "largest_difference", "refused", "reasons")},
     }

@@ -45,10 +45,18 @@ class Exporter(Part):
     """How far its outputs may be from PyTorch's: the norm of the difference as a share of the norm of PyTorch's, over `check_samples`."""
     check_samples: int = 32
     """Samples of the evaluation split that it is checked on."""
+    int8: bool = False
+    """Also a file with int8 weights and activations, with ranges that `calibration_samples` have shown."""
+    int8_tolerance: float = 0.1
+    """As `tolerance`, for the file with int8."""
+    calibration_samples: int = 64
+    """Samples of the training split, for the ranges of activations."""
 
     def validate(self) -> None:
         self.check_at_least("check_samples", 1)
         self.check_tolerance("tolerance")
+        self.check_tolerance("int8_tolerance")
+        self.check_at_least("calibration_samples", 1)
         if find_spec(self.package) is None:
             raise missing_extra(self.package, "edge", f"export={self.name}")
 
@@ -69,6 +77,10 @@ class Exporter(Part):
         path = folder / self.file
         self.write(traced, path)
         yield Written(path, self.tolerance)
+        if self.int8:
+            quantized = path.with_stem(f"{path.stem}-int8")
+            self.write_int8(traced, path, quantized)
+            yield Written(quantized, self.int8_tolerance)
 
     def batch(self) -> int | None:
         """The batch size that its files take, with samples of the data's length; None: any, and any length of text."""
@@ -77,6 +89,14 @@ class Exporter(Part):
     @abstractmethod
     def write(self, traced: Traced, path: Path) -> None:
         """Write the model to `path`.
+
+        Raises:
+            RunError: it has no such form.
+        """
+
+    @abstractmethod
+    def write_int8(self, traced: Traced, written: Path, path: Path) -> None:
+        """Write to `path` the model that is already `written`, with int8 weights and activations.
 
         Raises:
             RunError: it has no such form.

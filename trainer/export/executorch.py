@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class ExecuTorch(Exporter):
-    """model.pte, of one batch size and, for text, the data's length: memory is planned ahead."""
+    """model.pte, of one batch size and, for text, the data's length: memory is planned ahead. With `int8` model-int8.pte too, quantized by PT2E."""
 
     name: ClassVar[str] = "executorch"
     package: ClassVar[str] = "executorch"
@@ -34,6 +34,11 @@ class ExecuTorch(Exporter):
         from trainer.export.executorch_file import write
 
         write(traced, path, self.batch_size)
+
+    def write_int8(self, traced: Traced, written: Path, path: Path) -> None:
+        from trainer.export.executorch_file import write_int8
+
+        write_int8(traced, path, self.batch_size, self.calibration_samples)
 
     @staticmethod
     def opened(path: Path, threads: int) -> Run:

@@ -52,8 +52,8 @@ def write(traced: Traced, path: Path) -> None:
     program.save(path)
 
 
-def calibrated(traced: Traced, path: Path, samples: int) -> Path:
-    """Beside `path`, the same with int8 weights and activations, ranges from `samples` samples of the training split."""
+def write_int8(traced: Traced, written: Path, path: Path, samples: int) -> None:
+    """What is `written`, with int8 weights and activations, ranges from `samples` samples of the training split."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -65,12 +65,12 @@ def calibrated(traced: Traced, path: Path, samples: int) -> Path:
             found = next(self._left, None)
             return None if found is None else {key: value.numpy() for key, value in zip(traced.keys, found, strict=True)}
 
-    prepared, made = path.with_name("prepared.onnx"), path.with_name("model-int8.onnx")
+    prepared = written.with_name("prepared.onnx")
     with quiet():
-        quant_pre_process(path, prepared, skip_symbolic_shape=True)
+        quant_pre_process(written, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
-            made,
+            path,
             Reader(),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QInt8,
@@ -78,7 +78,6 @@ def calibrated(traced: Traced, path: Path, samples: int) -> Path:
             per_channel=True,
         )
     prepared.unlink()
-    return made
 
 
 def opened(path: Path, threads: int) -> Run:

@@ -10,21 +10,15 @@ from torch import Tensor, nn
 
 from trainer.compress.form import CompressedLayer
 from trainer.errors import ConfigError
+from trainer.explain.calls import calls
 from trainer.materialise import can_reset, stable_seed
 from trainer.models.base import Model
 
 
 def called(module: nn.Module, run: Callable[[], object]) -> list[str]:
     """Names of the submodules that own parameters, in the order in which `run` is through with them; those that it never calls are left out."""
-    seen: list[str] = []
-    owners = {name: sub for name, sub in module.named_modules() if next(sub.parameters(recurse=False), None) is not None}
-    hooks = [sub.register_forward_hook(lambda *_, name=name: seen.append(name)) for name, sub in owners.items()]
-    try:
-        run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(dict.fromkeys(seen))
+    owners = ((name, sub) for name, sub in module.named_modules() if next(sub.parameters(recurse=False), None) is not None)
+    return list(dict.fromkeys(call.name for call in calls(owners, run)))
 
 
 def stages(names: Sequence[str], most: int) -> list[list[str]]:
