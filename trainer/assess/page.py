@@ -97,7 +97,10 @@ def _looks(boosting: Mapping[str, float], neural: Mapping[str, float], by: str) 
         for column in ranked
     ]
     head = ["", *([f"neural network, by {by}"] if neural else []), "gradient boosting, Shapley values"]
-    note = "The share of each column in what moves the log-odds, over the applicants. Where two models that are as good look at different columns, neither's reasons are the only ones."
+    note = (
+        "The share of each column in what moves the log-odds, over the applicants. Where two models that are as good look at different columns, "
+        "neither's reasons are the only ones."
+    )
     return f'<h3>What do they look at?</h3><p class="note">{note}</p>{_table(head, rows)}'
 
 
