@@ -204,4 +204,4 @@ def test_few_rows_of_many_features():
 
 def test_an_unknown_command(tmp_path):
     done = run_without_torch("profil", cwd=tmp_path, module="trainer.data")
-    assert (done.returncode, done.stderr) == (2, "usage: python -m trainer.data {profile} [key=value ...]\n")
+    assert (done.returncode, done.stderr) == (2, "usage: python -m trainer.data {profile,validate,split,card} data=... [key=value ...]\n")
