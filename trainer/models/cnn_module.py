@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.models.cnn import GROUPS
+from trainer.models.inputs import as_taken
 
 
 class Stage(nn.Module):
@@ -39,7 +40,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, channels, height, width); returns (batch, classes)."""
-        x = x.to(self.head.weight.dtype)
+        x = as_taken(x, self.head)
         for stage in self.stages:
             x = stage(x)
         return self.head(self.dropout(x.mean((2, 3))))

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from trainer.models.inputs import as_taken
+
 
 class Perceptron(nn.Module):
     """Linear layers of `widths` with GELU and dropout after all but the last."""
@@ -19,7 +21,7 @@ class Perceptron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, ...) with widths[0] values per sample; returns (batch, widths[-1])."""
-        x = x.flatten(1).to(self.layers[0].weight.dtype)  # type: ignore[arg-type]
+        x = as_taken(x.flatten(1), self.layers[0])
         for layer in self.layers[:-1]:
             x = self.dropout(self.activation(layer(x)))
         return self.layers[-1](x)
