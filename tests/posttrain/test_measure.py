@@ -16,7 +16,7 @@ from trainer.compress.form import CompressedLayer
 from trainer.compress.model import Compressed
 from trainer.compress.quantized import Int4Linear
 from trainer.posttrain import macs, values
-from trainer.posttrain.measure import Spread, sizes
+from trainer.posttrain.measure import Spread, batch_size, sizes
 from trainer.state import Position
 from trainer.strategies.single import Single
 
@@ -114,3 +114,8 @@ def test_a_part_of_a_split_is_spread_over_all_of_it():
     assert [part[i]["input_ids"].tolist() for i in range(4)] == [samples[i]["input_ids"].tolist() for i in (0, 16, 32, 48)]
     assert torch.equal(part.batch([1, 3])["labels"], samples.batch([16, 48])["labels"])
     assert len(Spread(samples, 1000)) == len(samples)
+
+
+@pytest.mark.parametrize(("most", "samples", "found"), [(512, 288, 2), (32, 10_000, 32), (32, 16, 1), (4, 450, 4)])
+def test_an_interval_has_batches_to_draw_from(most: int, samples: int, found: int) -> None:
+    assert batch_size(most, samples) == found

@@ -21,6 +21,7 @@ from trainer.compress.subject import Change, Subject
 from trainer.errors import Stopped
 from trainer.posttrain.__main__ import main as posttrain
 from trainer.posttrain.load import load
+from trainer.posttrain.measure import batch_size
 from trainer.posttrain.run import _tell
 from trainer.posttrain.run import posttrain as run_chain
 
@@ -43,9 +44,10 @@ def test_the_model_that_is_loaded_computes_what_the_report_measured(trained):
             module, config = load(path)
             held_out = config.data.open("eval")
             loss = count = 0.0
+            size = batch_size(config.eval.batch_size, len(held_out))  # in others, floats are rounded otherwise
             with torch.no_grad():
-                for start in range(0, len(held_out), config.eval.batch_size):
-                    batch = held_out.batch(range(start, min(start + config.eval.batch_size, len(held_out))))
+                for start in range(0, len(held_out), size):
+                    batch = held_out.batch(range(start, min(start + size, len(held_out))))
                     loss += config.model.metrics(module, batch)["loss"].double().item()
                     count += config.model.count(batch)
             assert loss / count == pytest.approx(found[when]["metrics"]["loss"]["value"], rel=1e-9)

@@ -31,6 +31,7 @@ from trainer.sections import Precision
 from trainer.strategies.engine import Engine
 
 BATCHES = (1, 32)
+RESAMPLED = 100
 PICTURES = 3
 
 
@@ -73,7 +74,7 @@ def measured(models: Sequence[tuple[Model, Path]], config: Config, held_out: Sam
     for model, path in models:
         engine = values.without_values(model, config, held_out, device)
         values.load(engine, path)
-        found = evaluate(engine, model, held_out, config.eval.batch_size)
+        found = evaluate(engine, model, held_out, batch_size(config.eval.batch_size, len(held_out)))
         assert found is not None
         evaluations.append(found)
         counted = macs.count(engine, model, held_out.batch([0]))
@@ -98,6 +99,11 @@ def measured(models: Sequence[tuple[Model, Path]], config: Config, held_out: Sam
         "quality_loss": loss,
         "pictures": seen.beside(*looks),
     }
+
+
+def batch_size(most: int, samples: int) -> int:
+    """Samples in a batch, so that there are `RESAMPLED` batches to draw from for an interval, or as many as there are samples."""
+    return min(most, max(1, samples // RESAMPLED))
 
 
 def check_quality(quality: str, metrics: Collection[str]) -> None:
