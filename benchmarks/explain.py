@@ -14,7 +14,7 @@ from benchmarks.report import Row, Table
 from benchmarks.work import COMMON, RANKS, environment
 
 METHODS = {"shap": ["explain=[shap]", "explain.shap.kind=permutation"], "integrated_gradients": ["explain=[integrated_gradients]"], "lime": ["explain=[lime]"]}
-DECISIONS = {False: 10_000, True: 100}
+DECISIONS = {False: 2_000, True: 100}
 """By `Options.quick`."""
 LIMIT = 0.6
 """Of one rank's time on 2 ranks: 0.5, and a fifth of that for what is not shared."""

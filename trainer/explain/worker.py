@@ -33,7 +33,7 @@ from trainer.posttrain.worker import with_ranks
 from trainer.writing import write_whole
 
 
-def explain(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def explain(config: Config, place: Place, asked: list[int] | None = None, tell: object = None) -> None:
     """Explain what the newest checkpoint of `config.run_dir` decides, as `config.explain` says, into `config.run_dir`/explain.
 
     Raises:

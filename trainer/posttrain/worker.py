@@ -38,13 +38,13 @@ from trainer.writing import write_whole
 Work = Callable[[Config, Path, Path, torch.device], None]
 
 
-def prepare(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def prepare(config: Config, place: Place, asked: list[int] | None = None, tell: object = None) -> None:
     """Give the model of the checkpoint `config.checkpoint.resume` the form in which `config.compress` trains it, in `config.run_dir`."""
     asked = [] if asked is None else asked
     with_ranks(partial(_change, lambda part, subject: part.prepare(subject), asked), config, place, asked)
 
 
-def compress(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def compress(config: Config, place: Place, asked: list[int] | None = None, tell: object = None) -> None:
     """Compress the model of the checkpoint `config.checkpoint.resume` as `config.compress` says, into `config.run_dir`.
 
     Raises:
@@ -55,7 +55,7 @@ def compress(config: Config, place: Place, asked: list[int] | None = None) -> No
     with_ranks(partial(_change, lambda part, subject: part.run(subject), asked), config, place, asked)
 
 
-def fit(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def fit(config: Config, place: Place, asked: list[int] | None = None, tell: object = None) -> None:
     """Refuse a chain whose methods do not all fit the model of the checkpoint, before the first of them trains.
 
     Raises:
@@ -64,12 +64,12 @@ def fit(config: Config, place: Place, asked: list[int] | None = None) -> None:
     with_ranks(_fit, config, place, asked)
 
 
-def import_model(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def import_model(config: Config, place: Place, asked: list[int] | None = None, tell: object = None) -> None:
     """Save the model of `config`, with the values that it comes with, as the first checkpoint of `config.run_dir`."""
     with_ranks(_import, config, place, asked)
 
 
-def measure(config: Config, place: Place, asked: list[int] | None = None) -> None:
+def measure(config: Config, place: Place, asked: list[int] | None = None, tell: object = None) -> None:
     """Measure the checkpoint `config.checkpoint.resume` and what `config.run_dir` holds, made from it."""
     with_ranks(_measure, config, place, asked)
 
