@@ -67,8 +67,9 @@ class TextDecisions(Decisions):
 
     def describe(self) -> str:
         """What is explained, in a sentence's words."""
-        what = "class" if self._has_classes() else "next token"
-        return f"log-odds of the {what} that the model predicts" if self.output is None else f"log-odds of the {what} {self._named(self.output)}"
+        if self._has_classes():
+            return super().describe()
+        return "log-odds of the next token that the model predicts" if self.output is None else f"log-odds of the next token {self._named(self.output)}"
 
     def _context(self, index: int) -> tuple[Tensor, int]:
         """(1, length) ids that the model sees of sample `index`, on its device, and the label.

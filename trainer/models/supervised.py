@@ -1,4 +1,4 @@
-"""What `mlp` and `cnn` share: one prediction per sample. No torch here."""
+"""What `mlp`, `cnn` and `text_classifier` share: one prediction per sample. No torch here."""
 
 from __future__ import annotations
 
