@@ -82,7 +82,8 @@ def write(knobs: LabelledText, place: Path) -> dict[str, Any]:
     index = knobs.write(place, text_rows.units(knobs))
     for split in SPLITS:
         if not (lengths := _lengths(place, index, split)).all():
-            raise ConfigError(f"{_where(knobs, split, int((lengths == 0).argmax()))}: the tokenizer makes no token of this text; mend it, or take another tokenizer")
+            where = _where(knobs, split, int((lengths == 0).argmax()))
+            raise ConfigError(f"{where}: the tokenizer makes no token of this text; mend it, or take another tokenizer")
     labels = {split: checksum.hexdigest() for split, checksum in sums.items()}
     return {**index, "labels": labels, "classes": target.categories(), "class_entropy": entropy(np.asarray(list(target.counts.values())))}
 

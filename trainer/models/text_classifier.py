@@ -44,8 +44,7 @@ class TextClassifier(SupervisedModel):
     def check(self, spec: Mapping[str, Any]) -> None:
         if not {"vocab_size", "seq_len", "classes"} <= spec.keys():
             raise ConfigError(
-                f"model=text_classifier needs texts with a class each, but the data has {', '.join(sorted(spec))}. "
-                "Choose data=labelled_text, or another model"
+                f"model=text_classifier needs texts with a class each, but the data has {', '.join(sorted(spec))}. Choose data=labelled_text, or another model"
             )
 
     def build(self, spec: Mapping[str, Any]) -> nn.Module:
