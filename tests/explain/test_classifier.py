@@ -18,7 +18,7 @@ from trainer.explain.integrated_gradients import IntegratedGradients
 from trainer.explain.run import explanations
 from trainer.posttrain.__main__ import main as posttrain
 
-WORDS = "the a soup room view was and we came on monday with friends it rained".split()
+WORDS = ["the", "a", "soup", "room", "view", "was", "and", "we", "came", "on", "monday", "with", "friends", "it", "rained"]
 DECIDES = {"superb": "good", "awful": "bad"}
 
 
