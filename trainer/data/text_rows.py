@@ -14,7 +14,7 @@ import numpy as np
 
 from trainer.data.arrays import chosen_for_eval
 from trainer.data.labelled_text import JSON_LINES, LabelledText
-from trainer.data.records import first_line
+from trainer.data.records import complaint
 from trainer.data.shards import Unit
 from trainer.data.spans import Document, Span, open_binary, whole_characters, whole_document
 from trainer.data.table import Batch, batches, kinds
@@ -100,9 +100,9 @@ def _json_batches(path: Path, names: Sequence[str]) -> Iterator[Batch]:
 def _record(where: str, line: bytes, names: Sequence[str]) -> list[str | None]:
     """The cells of one line."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.rstrip(b"\r\n"))
     except ValueError as error:  # bytes that are not UTF-8 too
-        raise ConfigError(f"{where}: is not JSON: {first_line(error)}") from error
+        raise ConfigError(f"{where}: {complaint(error, names[0])}") from error
     if not isinstance(record, dict):
         raise ConfigError(f"{where}: is a JSON {type(record).__name__}, not an object with the fields {' and '.join(map(repr, names))}")
     for key, name in zip(("text", "target"), names, strict=True):
