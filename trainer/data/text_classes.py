@@ -35,7 +35,7 @@ class LabelledSamples(TokenSamples):
         super().__init__(directory, index, split, tokenizer, seq_len, source)
         self._labels = map_rows(directory / f"{split}.labels", "<i8", ())
         trained_on = np.minimum(_lengths(directory, index, "train"), seq_len)
-        self.spec |= {"classes": len(index["classes"]), "mean_tokens": float(trained_on.mean())}
+        self.spec = {**self.spec, "classes": len(index["classes"]), "mean_tokens": float(trained_on.mean())}
         self.fingerprint = digest([self.fingerprint, index["labels"][split], index["classes"]])
         del self._facts["unigram_entropy"]  # what predicting tokens is held against
         cut = int((_lengths(directory, index, split) > seq_len).sum())
