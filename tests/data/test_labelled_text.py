@@ -62,6 +62,7 @@ def test_what_a_model_needs_to_know(tmp_path):
     assert opened(path, "eval", seq_len=4, eval_fraction=0.5).spec == samples.spec
     facts = samples.describe()
     assert facts["class_names"] == ["bad", "good", "so-so"]
+    assert "unigram_entropy" not in facts  # a report would hold the loss of a class against it
     assert facts["longer_than_seq_len"] == sum(len(text.encode()) > 4 for text, _ in told(opened(path, seq_len=100, eval_fraction=0.5)))
     counts = np.unique([label for _, label in told(opened(path, seq_len=100, eval_fraction=0.5))], return_counts=True)[1]
     assert facts["class_entropy"] == pytest.approx(-(counts / counts.sum() * np.log(counts / counts.sum())).sum())

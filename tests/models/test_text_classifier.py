@@ -13,17 +13,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests import ranks, tiny
+from tests.checkpoint.test_strict import STRATEGIES
 from tests.strategies import zero
 from trainer.config import Config
 from trainer.data.labelled_text import LabelledText
 from trainer.errors import ConfigError
 from trainer.models.gpt import GPT
 from trainer.models.text_classifier import TextClassifier
-from trainer.strategies.base import Strategy
-from trainer.strategies.ddp import DDP
-from trainer.strategies.deepspeed import ZeRO1, ZeRO2, ZeRO3
-from trainer.strategies.fsdp import FSDP, HSDP
-from trainer.strategies.single import Single
 
 SPEC = {"vocab_size": 50, "seq_len": 24, "classes": 3, "mean_tokens": 24.0}
 TINY = {"layers": 2, "dim": 16, "heads": 2}
@@ -119,22 +115,11 @@ def test_values_that_never_work(knobs, message):
     assert str(caught.value) == message
 
 
-STRATEGIES: dict[str, tuple[Strategy, int]] = {
-    "single": (Single(), 1),
-    "ddp": (DDP(), 2),
-    "fsdp": (FSDP(), 2),
-    "hsdp": (HSDP(), 4),
-    "zero1": (ZeRO1(), 2),
-    "zero2": (ZeRO2(), 2),
-    "zero3": (ZeRO3(param_persistence_threshold=0), 2),
-}
-
-
 @functools.cache
 def trained(name: str, path: Path) -> list[tiny.Trained]:
-    """On uneven texts in micro-batches of two, so that each rank pads to another length than one process does."""
+    """On uneven texts, the whole share of a rank at once, so that each pads to another length than one process does."""
     strategy, world = STRATEGIES[name]
-    config = tiny.config(strategy, model=TextClassifier(**TINY), micro_batch_size=2)
+    config = tiny.config(strategy, model=TextClassifier(**TINY), micro_batch_size=None)
     config = dataclasses.replace(config, data=LabelledText(path=str(path), seq_len=20, eval_fraction=0.2))
     return (zero.run if name.startswith("zero") else ranks.run)(world, on_rank, config)
 

@@ -28,18 +28,12 @@ class TextClassifier(SupervisedModel):
     """Of the embedding, of what each attention and feed-forward adds, and before the last layer."""
 
     def validate(self) -> None:
+        super().validate()
         for name in ("layers", "dim", "heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name}={getattr(self, name)}: must be at least 1")
         if self.dim % (2 * self.heads):
             raise ConfigError(f"model.heads={self.heads}: model.dim={self.dim} must be an even multiple of it, for rotary positions")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
-
-    def identity(self) -> dict[str, Any]:
-        knobs = super().identity()
-        del knobs["dropout"]
-        return knobs
 
     def check(self, spec: Mapping[str, Any]) -> None:
         if not {"vocab_size", "seq_len", "classes"} <= spec.keys():
