@@ -26,8 +26,8 @@ class Samples(ABC):
     """One split, opened: pure random access (the same index always gives the same sample)."""
 
     spec: Mapping[str, Any]
-    """What a model needs to know to be built: `vocab_size` and `seq_len` for text, `features` and
-    `classes` for tables, `channels`, `height`, `width` and `classes` for images."""
+    """What a model needs to know to be built: `vocab_size` and `seq_len` for text (with `classes` where each
+    text has one, and `mean_tokens`), `features` and `classes` for tables, `channels`, `height`, `width` and `classes` for images."""
 
     fingerprint: str
     """Hex digest of the content and of every knob that changes a sample."""

@@ -35,7 +35,7 @@ class JsonLinesSpan(ByteSpan):
                     text = _text_of(json.loads(line.rstrip(b"\r\n")), self.text_field)
                 except (ValueError, TypeError, KeyError) as error:
                     where = f"{self.path}:{self._lines_before() + number}"
-                    raise ConfigError(f"{where}: {_complaint(error, self.text_field)}") from error
+                    raise ConfigError(f"{where}: {complaint(error, self.text_field)}") from error
                 if text:
                     yield whole_document(text, str(self.path))
 
@@ -58,7 +58,8 @@ def _text_of(record: Any, field: str) -> str:
     return record[field]
 
 
-def _complaint(error: Exception, field: str) -> str:
+def complaint(error: Exception, field: str) -> str:
+    """What is wrong with a line of JSON that should have the text in `field`."""
     match error:
         case json.JSONDecodeError():
             return f"is not JSON: {error.msg} (column {error.colno})"

@@ -110,12 +110,17 @@ class SeparatedSpan(ByteSpan):
 
 def whole_document(text: str, where: str) -> Document:
     """A document in one piece, split by its content, so that copies never lie on both sides."""
+    text = whole_characters(text)
+    return Document(hashlib.sha256(text.encode()).digest(), iter((text,)), where=where)
+
+
+def whole_characters(text: str) -> str:
+    """`text`, with U+FFFD as browsers do for half a surrogate pair: JSON can hold one, and it is no character."""
     try:
-        raw = text.encode()
-    except UnicodeEncodeError:  # JSON can hold half a surrogate pair, which is no character: U+FFFD as browsers do
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        raw = text.encode()
-    return Document(hashlib.sha256(raw).digest(), iter((text,)), where=where)
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def text_spans(path: Path, name: str, length: int, target: int, separator: str | None) -> list[Span]:

@@ -13,7 +13,8 @@ from trainer.errors import ConfigError
 
 MOST_CATEGORIES = 1000
 """A column of text with more is not one of categories."""
-_FEW = 20
+FEW = 20
+"""So many different values may be categories however rare each is."""
 _FIRST = 3
 
 
@@ -60,7 +61,7 @@ class ColumnFacts:
             return "text"
         if self.times:
             return "time"
-        return "category" if self.counts is not None and (len(self.counts) <= _FEW or self.rows >= 5 * len(self.counts)) else "text"
+        return "category" if self.counts is not None and (len(self.counts) <= FEW or self.rows >= 5 * len(self.counts)) else "text"
 
     @property
     def constant(self) -> bool:

@@ -41,7 +41,7 @@ class TextDecisions(Decisions):
             inputs = layer(ids)[0].to(torch.float32)
             background = self._mean_embedding(layer).expand(1, *inputs.shape)
         return Case(
-            margin=partial(in_chunks, partial(self._margin, decider, layer, ids, chosen), LOGITS // (ids.shape[1] * int(self.samples.spec["vocab_size"]))),
+            margin=partial(in_chunks, partial(self._margin, decider, layer, ids, chosen), LOGITS // self._logits(ids)),
             inputs=inputs,
             background=background,
             unit_of=torch.tensor(unit_of, device=ids.device)[:, None].expand(inputs.shape),
@@ -67,8 +67,9 @@ class TextDecisions(Decisions):
 
     def describe(self) -> str:
         """What is explained, in a sentence's words."""
-        what = "class" if self._has_classes() else "next token"
-        return f"log-odds of the {what} that the model predicts" if self.output is None else f"log-odds of the {what} {self._named(self.output)}"
+        if self._has_classes():
+            return super().describe()
+        return "log-odds of the next token that the model predicts" if self.output is None else f"log-odds of the next token {self._named(self.output)}"
 
     def _context(self, index: int) -> tuple[Tensor, int]:
         """(1, length) ids that the model sees of sample `index`, on its device, and the label.
@@ -88,6 +89,11 @@ class TextDecisions(Decisions):
         """(n, classes): of (n, length) ids, or of what `_margin` puts in their places."""
         outputs = self.model.outputs(module, {"input_ids": ids})
         return outputs if outputs.ndim == 2 else outputs[:, -1]
+
+    def _logits(self, ids: Tensor) -> int:
+        """How many a forward pass makes of (1, length) ids."""
+        spec = self.samples.spec
+        return int(spec["classes"]) if self._has_classes() else ids.shape[1] * int(spec["vocab_size"])
 
     def _margin(self, module: nn.Module, layer: nn.Module, ids: Tensor, chosen: int, embeddings: Tensor) -> Tensor:
         def instead(_: nn.Module, __: Any, output: Tensor) -> Tensor:

@@ -29,15 +29,9 @@ class CNN(SupervisedModel):
     """Before the last layer."""
 
     def validate(self) -> None:
+        super().validate()
         if not self.channels or any(width < 1 or width % GROUPS for width in self.channels):
             raise ConfigError(f"model.channels={self.channels}: give one or more multiples of {GROUPS}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
-
-    def identity(self) -> dict[str, Any]:
-        knobs = super().identity()
-        del knobs["dropout"]
-        return knobs
 
     def check(self, spec: Mapping[str, Any]) -> None:
         if "height" not in spec:

@@ -124,7 +124,7 @@ class GPT(LanguageModel):
 
     def inner_dim(self) -> int:
         """`ffn_dim`, or what null means."""
-        return self.ffn_dim or -(-8 * self.dim // (3 * 64)) * 64
+        return self.ffn_dim or swiglu_width(self.dim)
 
     def stretching(self) -> RopeScaling | None:
         """`rope_scaling`, where it changes anything."""
@@ -146,3 +146,8 @@ class GPT(LanguageModel):
         from trainer.models.llama import llama_config, llama_name
 
         return HuggingFaceForm(llama_config(self, spec), llama_name)
+
+
+def swiglu_width(dim: int) -> int:
+    """8/3 of `dim`, rounded up to a multiple of 64: as many parameters as a feed-forward of two layers, 4 `dim` wide, has."""
+    return -(-8 * dim // (3 * 64)) * 64

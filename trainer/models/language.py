@@ -97,9 +97,11 @@ class LanguageModel(Model):
 
 
 def data_vocab(model: str, spec: Mapping[str, Any]) -> int:
-    """The vocabulary of the data, or a `ConfigError` where the data is not tokens."""
+    """The vocabulary of the data, or a `ConfigError` where the data is not tokens, or has a class for them all."""
     if "vocab_size" not in spec or "seq_len" not in spec:
         raise ConfigError(
             f"model={model} needs text (token ids), but the data has {', '.join(sorted(spec))}. Choose data=stdlib or data=text, or another model"
         )
+    if "classes" in spec:
+        raise ConfigError(f"model={model} predicts the next token, but the data has a class for each text. Choose model=text_classifier, or data=text")
     return int(spec["vocab_size"])

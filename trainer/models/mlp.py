@@ -23,15 +23,9 @@ class MLP(SupervisedModel):
     """After each hidden layer."""
 
     def validate(self) -> None:
+        super().validate()
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"model.hidden={self.hidden}: every width must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
-
-    def identity(self) -> dict[str, Any]:
-        knobs = super().identity()
-        del knobs["dropout"]
-        return knobs
 
     def check(self, spec: Mapping[str, Any]) -> None:
         if "features" not in spec and "height" not in spec:

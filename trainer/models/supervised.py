@@ -1,11 +1,12 @@
-"""What `mlp` and `cnn` share: one prediction per sample. No torch here."""
+"""What `mlp`, `cnn` and `text_classifier` share: one prediction per sample. No torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from trainer.errors import ConfigError
 from trainer.models.base import Model
 
 if TYPE_CHECKING:
@@ -18,6 +19,18 @@ class SupervisedModel(Model):
 
     The module gives (batch, outputs): logits of the classes, or one value.
     """
+
+    dropout: float = 0.0
+    """The share of values that are left out in training; where, each model says."""
+
+    def validate(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+
+    def identity(self) -> dict[str, Any]:
+        knobs = super().identity()
+        del knobs["dropout"]
+        return knobs
 
     def loss(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Cross-entropy, or with floating labels squared error, summed over samples."""
