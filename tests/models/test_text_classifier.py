@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import random
 from pathlib import Path
 
@@ -145,8 +144,6 @@ def texts(tmp_path_factory) -> Path:
     "name", ["ddp", "fsdp", *(pytest.param(name, marks=pytest.mark.large) for name in STRATEGIES if name not in ("single", "ddp", "fsdp"))]
 )
 def test_equal_to_one_process(name: str, texts: Path) -> None:
-    if name.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("the extra `deepspeed` is not installed")
     expected = trained("single", texts)[0]
     assert set(expected.evaluated) == {"loss", "accuracy"}
     for of_rank in trained(name, texts):
